@@ -1,0 +1,128 @@
+# drumroll: `make run` and `make test` do everything on a fresh machine; `make help` lists the rest.
+
+VARIANT ?= release
+BUILD   := build/$(VARIANT)
+CC      ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+# Folders in dependency order: a file may include its own folder and those before it.
+FOLDERS := configs quant policy rollout trainer_bridge scheduler
+
+PACKAGES := mpich libuv msgpack libcyaml yaml-0.1 jansson libpcre2-8 libutf8proc sqlite3 libzstd libxxhash openblas cmocka
+DEBIAN   := gcc make pkg-config mpich libmpich-dev libuv1-dev libmsgpack-dev libcyaml-dev libyaml-dev libjansson-dev \
+            libpcre2-dev libutf8proc-dev libsqlite3-dev libzstd-dev libxxhash-dev libopenblas-openmp-dev libcmocka-dev
+
+WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wcast-qual -Wformat=2 \
+        -Wno-missing-field-initializers
+BASE := -std=c11 -D_POSIX_C_SOURCE=200809L -I. -ffp-contract=off -fopenmp -g $(WARN)
+FLAGS_release := -O3
+FLAGS_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+FLAGS_tsan    := -O1 -fsanitize=thread
+CFLAGS_ALL = $(BASE) $(FLAGS_$(VARIANT)) $(PKG_CFLAGS) $(CFLAGS)
+LDFLAGS_ALL = -fopenmp $(FLAGS_$(VARIANT)) $(LDFLAGS)
+
+Q := $(if $(V),,@)
+
+SOURCES := $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c))
+MAIN    := scheduler/main.c
+LIBS    := $(foreach f,$(FOLDERS),$(BUILD)/lib$(f).a)
+UNIT    := $(foreach f,$(FOLDERS),$(wildcard tests/$(f)/test_*.c))
+UNIT_BIN := $(UNIT:%.c=$(BUILD)/%)
+HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/bench_*.c))
+
+.PHONY: help run test test-all bench sim build unit deps clean quickstart-model
+.DEFAULT_GOAL := help
+
+## help: this list
+help:
+	@sed -n 's/^## //p' Makefile
+
+## run: install what is missing, build, and train the quickstart policy on a small mpirun cluster
+run: deps
+	$(Q)$(MAKE) --no-print-directory build
+	$(Q)mpirun -n 3 build/drumroll run configs/quickstart/run.yaml $(ARGS)
+
+## test: install what is missing, build, and run every test
+test: deps
+	$(Q)tests/run $(VARIANT)
+
+## test-all: the same, then again under address+undefined and thread sanitizers
+test-all: test
+	$(Q)tests/run asan
+	$(Q)tests/run tsan
+
+## bench: measurements (never fail a build); tests/bench/README.md says what they mean
+bench: deps
+	$(Q)$(MAKE) --no-print-directory build $(BENCH_BIN)
+	$(Q)for b in $(BENCH_BIN); do echo "== $$b"; $$b || exit 1; done
+
+## build: the program at build/drumroll (VARIANT=release|asan|tsan puts others below build/VARIANT)
+build: $(BUILD)/drumroll
+	$(Q)if [ $(VARIANT) = release ]; then ln -sf release/drumroll build/drumroll; fi
+
+unit: $(UNIT_BIN) $(BUILD)/drumroll
+
+## quickstart-model: generate the data and train configs/quickstart anew (what is committed there)
+quickstart-model: deps
+	$(Q)$(MAKE) --no-print-directory build
+	$(Q)build/drumroll pretrain configs/quickstart/pretrain.yaml --out configs/quickstart
+
+## deps: find libraries by pkg-config, install missing Debian packages
+deps:
+	$(Q)missing=; \
+	command -v gcc >/dev/null && command -v pkg-config >/dev/null && command -v mpirun >/dev/null || missing=tools; \
+	[ -n "$$missing" ] || for p in $(PACKAGES); do pkg-config --exists $$p || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if ! command -v apt-get >/dev/null; then \
+	    echo "deps: missing:$$missing; this machine has no apt-get: install the equivalents of $(DEBIAN)" >&2; exit 1; fi; \
+	  sudo=; if [ "$$(id -u)" != 0 ]; then sudo=sudo; command -v sudo >/dev/null || { \
+	    echo "deps: missing:$$missing; not root and no sudo: run 'apt-get install $(DEBIAN)' as root" >&2; exit 1; }; fi; \
+	  echo "deps: missing:$$missing; installing Debian packages"; \
+	  $$sudo apt-get update -q >build-deps.log 2>&1 && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(DEBIAN) >>build-deps.log 2>&1 || { \
+	    tail -n 20 build-deps.log >&2; echo "deps: apt-get failed; the whole log is build-deps.log" >&2; exit 1; }; \
+	  rm -f build-deps.log; \
+	fi
+
+## clean: remove build/
+clean:
+	$(Q)rm -rf build
+
+# Below: only evaluated where something is compiled.
+ifneq ($(filter build unit $(BUILD)/%,$(MAKECMDGOALS)),)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES))
+PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES))
+endif
+
+FLAGS_KERNEL = $(if $(filter %_avx2.o,$@),-march=x86-64-v3) $(if $(filter %_avx512.o,$@),-march=x86-64-v4 -mprefer-vector-width=512)
+
+$(BUILD)/%.o: %.c Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_ALL) $(FLAGS_KERNEL) -MMD -MP -c $< -o $@
+
+define FOLDER_LIB
+$(BUILD)/lib$(1).a: $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(MAIN),$(wildcard $(1)/*.c)))
+	$$(Q)rm -f $$@
+	$$(Q)$$(AR) rcs $$@ $$^
+endef
+$(foreach f,$(FOLDERS),$(eval $(call FOLDER_LIB,$(f))))
+
+$(BUILD)/drumroll: $(BUILD)/scheduler/main.o $(LIBS)
+	$(Q)$(CC) $(LDFLAGS_ALL) $< $(call reverse,$(LIBS)) $(PKG_LIBS) -lm -o $@
+
+reverse = $(if $(1),$(call reverse,$(wordlist 2,99,$(1))) $(firstword $(1)))
+# Libraries of a folder and those before it, last first.
+upto = $(call reverse,$(foreach f,$(call upto_list,$(1),$(FOLDERS)),$(BUILD)/lib$(f).a))
+upto_list = $(if $(2),$(firstword $(2)) $(if $(filter $(1),$(firstword $(2))),,$(call upto_list,$(1),$(wordlist 2,99,$(2)))))
+
+define UNIT_TEST
+$(BUILD)/$(1:.c=): $(BUILD)/$(1:.c=.o) $(HELPERS) $(call upto,$(2))
+	$$(Q)$$(CC) $$(LDFLAGS_ALL) $$^ $$(PKG_LIBS) -lm -o $$@
+endef
+$(foreach f,$(FOLDERS),$(foreach t,$(wildcard tests/$(f)/test_*.c),$(eval $(call UNIT_TEST,$(t),$(f)))))
+$(foreach t,$(wildcard tests/bench/bench_*.c),$(eval $(call UNIT_TEST,$(t),scheduler)))
+
+-include $(shell find build -name '*.d' 2>/dev/null)

@@ -1,0 +1,75 @@
+/* config.h - the config schema: one table (options.def), one struct, one loader.
+ *
+ * Owns: parsing of YAML (libcyaml), `--set section.key=value`, bounds, defaults, printing.
+ * A loaded struct config is immutable for the rest of the run.
+ */
+#ifndef CONFIGS_CONFIG_H
+#define CONFIGS_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "configs/err.h"
+
+/* Values of the CHOICE options, in the order of their choices in options.def. */
+enum rollout_mode { ROLLOUT_EXACT, ROLLOUT_SPECULATIVE };
+enum draft_format { DRAFT_INT4 };
+enum reward_kind { REWARD_EXACT, REWARD_NUMERIC, REWARD_REGEX, REWARD_STEPS, REWARD_NONE };
+enum advantage_estimator { ADVANTAGE_MC_GRPO, ADVANTAGE_GRPO, ADVANTAGE_DR_GRPO, ADVANTAGE_RLOO };
+enum advantage_scale { SCALE_AUTO, SCALE_MAD, SCALE_STD, SCALE_NONE };
+enum trainer_kind { TRAINER_REFERENCE, TRAINER_EXTERNAL, TRAINER_NONE };
+
+/* struct config_run run; struct config_model model; ... with one field per option:
+ * INT int64_t, REAL double, BOOL bool, TEXT char *, CHOICE int. */
+#define SECTION(name, help) }; struct config_##name { 
+#define INT(section, key, def, min, max, help) int64_t key;
+#define REAL(section, key, def, min, max, help) double key;
+#define BOOL(section, key, def, help) bool key;
+#define TEXT(section, key, def, help) char *key;
+#define CHOICE(section, key, def, choices, help) int key;
+struct config_none_ { char unused;
+#include "configs/options.def"
+};
+#undef SECTION
+#undef INT
+#undef REAL
+#undef BOOL
+#undef TEXT
+#undef CHOICE
+
+struct config {
+#define SECTION(name, help) struct config_##name name;
+#define INT(...)
+#define REAL(...)
+#define BOOL(...)
+#define TEXT(...)
+#define CHOICE(...)
+#include "configs/options.def"
+#undef SECTION
+#undef INT
+#undef REAL
+#undef BOOL
+#undef TEXT
+#undef CHOICE
+};
+
+/* All defaults.  Free with config_free. */
+void config_defaults(struct config *config);
+
+/* Load a YAML file over the defaults, then apply n_sets strings "section.key=value".
+ * Refuses unknown keys (naming the nearest known one), wrong types, values out of bounds
+ * and NaN, with the line number; relative paths in the file stay relative to the working
+ * directory.  On error *config holds nothing to free. */
+int config_load(struct config *config, const char *path, const char *const *sets, int n_sets, struct err *err);
+
+/* One "section.key=value" over what is there. */
+int config_set(struct config *config, const char *assignment, struct err *err);
+
+/* The effective config as YAML that config_load takes back; annotated: with type, bounds
+ * and help as comments. */
+void config_print(const struct config *config, FILE *out, bool annotated);
+
+void config_free(struct config *config);
+
+#endif

@@ -1,0 +1,40 @@
+/* model_config.h - the shape of a dense decoder model, from a Hugging Face config.json. */
+#ifndef POLICY_MODEL_CONFIG_H
+#define POLICY_MODEL_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "configs/err.h"
+
+enum { MODEL_EOS_MAX = 8 };
+
+struct model_config {
+	char model_type[32];      /* "llama", ... */
+	int dim;                  /* hidden_size */
+	int n_layers, n_heads, n_kv_heads, head_dim;
+	int ffn_dim;              /* intermediate_size */
+	int vocab_size;
+	int max_context;          /* max_position_embeddings */
+	float rms_eps;
+	double rope_theta;
+	bool tied;                /* head shares the embedding */
+	bool qkv_bias, qk_norm;   /* Qwen2, Qwen3 */
+	int bos_id;               /* -1: none */
+	int eos_ids[MODEL_EOS_MAX], n_eos;
+};
+
+/* From the bytes of config.json, and of generation_config.json (may be NULL, 0). */
+int model_config_parse(struct model_config *config, const char *json, unsigned long n_bytes,
+                       const char *generation_json, unsigned long generation_bytes, struct err *err);
+
+/* From a model directory. */
+int model_config_read(struct model_config *config, const char *dir, struct err *err);
+
+/* Write config.json and generation_config.json that model_config_read and transformers take. */
+int model_config_write(const struct model_config *config, const char *dir, struct err *err);
+
+/* True if every shape is equal (versions of one policy must agree). */
+bool model_config_same_shape(const struct model_config *a, const struct model_config *b);
+
+#endif

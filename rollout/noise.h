@@ -1,0 +1,23 @@
+/* noise.h - counter-based sampling noise (DESIGN section 2): no generator state anywhere.
+ *
+ * Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011), key = a sample's 64-bit noise key,
+ * counter = (position, vocabulary index / 4).
+ */
+#ifndef ROLLOUT_NOISE_H
+#define ROLLOUT_NOISE_H
+
+#include <stdint.h>
+
+/* The key of one sample: XXH3-64 over prompt id, epoch and sample, seeded with the run seed. */
+uint64_t noise_key(uint64_t run_seed, const char *prompt_id, int32_t epoch, int32_t sample);
+
+/* Ten rounds; known-answer tests from the Random123 distribution. */
+void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
+
+/* Standard Gumbel noise of one vocabulary entry at one position. */
+float noise_gumbel(uint64_t key, int32_t position, int32_t token);
+
+/* Upper bound of noise_gumbel: entries whose logit lies further below the best need no noise. */
+#define NOISE_GUMBEL_MAX 23.0f
+
+#endif

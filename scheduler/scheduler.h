@@ -1,0 +1,101 @@
+/* scheduler.h - admission, partial rollouts and leases as a pure state machine.
+ *
+ * Owns: which groups and samples exist, where each sample is, and when a step is complete.  Knows no
+ * MPI, clock, socket, file or token: events in (scheduler_on_*), actions out
+ * (scheduler_next_action).  Drive it the same way twice and it does the same twice.
+ *
+ * A step: begin -> groups opened and leased until in flight -> enough groups complete -> STOP to
+ * every rank that holds samples -> partials come back -> every rank quiet -> STEP_READY.
+ *
+ * Invariants, checked by scheduler_check() after every event in the simulator:
+ *  S1  A sample is in exactly one state (waiting, leased, aside, done), leased to at most one rank.
+ *  S2  A group is delivered at most once, and only with all its samples done.
+ *  S3  No sample is lost: opened = waiting + leased + aside + done, until its group is delivered or
+ *      dropped by a stated decision.
+ *  S4  A rank never holds more than its capacity.
+ *  S5  A delivered batch has exactly the wanted number of groups.
+ *  S6  Partials are leased before fresh groups, oldest group first.
+ *  S7  A sample put aside max_deferrals times, or whose oldest token lags max_staleness versions, is
+ *      not put aside again: the step waits for it.
+ *  S8  Progress: while a step is open and a rank has room, waiting or openable work is leased.
+ *  S9  A result under a lease that is no longer current changes nothing.
+ *  S10 An evaluation step delivers exactly the evaluation groups, and training partials rest.
+ */
+#ifndef SCHEDULER_SCHEDULER_H
+#define SCHEDULER_SCHEDULER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct scheduler;
+
+struct scheduler_options {
+	int groups_per_step;   /* complete groups in a batch */
+	double over_sampling;  /* groups in flight / groups wanted, >= 1 */
+	int samples_per_group; /* drawn, MC-GRPO's extra one included */
+	int eval_samples;      /* per evaluation group */
+	bool partial_rollouts; /* false: the step waits for everything it started */
+	int max_staleness;     /* versions */
+	int max_deferrals;
+};
+
+enum action_type {
+	ACTION_NONE,
+	ACTION_OPEN_GROUP,     /* group, eval, n_samples: take the next prompt; no reply needed */
+	ACTION_LEASE,          /* group, sample, rank, lease: send the sample to the rank */
+	ACTION_STOP,           /* rank, keep_finishing: put everything aside and report quiet; samples marked by
+	                          ACTION_KEEP before it go on */
+	ACTION_KEEP,           /* rank, group, sample: must run to its end (S7) */
+	ACTION_GROUP_COMPLETE, /* group: compute advantages, then call scheduler_on_group_scored */
+	ACTION_STEP_READY      /* step, eval: the delivered groups were named by ACTION_DELIVER before it */,
+	ACTION_DELIVER         /* group: part of the step's batch, in order of delivery */
+};
+
+struct action {
+	enum action_type type;
+	uint64_t group;
+	int sample, rank, n_samples;
+	uint64_t lease;
+	int64_t step;
+	bool eval;
+};
+
+struct scheduler *scheduler_open(const struct scheduler_options *options);
+void scheduler_close(struct scheduler *scheduler);
+
+/* Events. */
+void scheduler_on_rank_joined(struct scheduler *scheduler, int rank, int capacity);
+void scheduler_on_rank_lost(struct scheduler *scheduler, int rank); /* its samples wait again, as last known */
+/* Begin a training step under `version`, or an evaluation of n_eval groups. */
+void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t version);
+void scheduler_on_eval_begin(struct scheduler *scheduler, int64_t step, int n_eval);
+void scheduler_on_sample_done(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease);
+/* oldest_version: version of its first response token, or the current one if it has none. */
+void scheduler_on_sample_partial(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease,
+                                 int64_t oldest_version);
+void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool keep); /* false: drop and replace */
+void scheduler_on_rank_quiet(struct scheduler *scheduler, int rank);
+
+/* For resuming from the store: a group that exists, with its samples' states to follow by
+ * scheduler_restore_sample, before the first step. */
+void scheduler_restore_group(struct scheduler *scheduler, uint64_t group, int n_samples);
+void scheduler_restore_sample(struct scheduler *scheduler, uint64_t group, int sample, bool done, int deferrals,
+                              int64_t oldest_version);
+
+/* The next action, in order; false if there is none. */
+bool scheduler_next_action(struct scheduler *scheduler, struct action *action);
+
+struct scheduler_counts {
+	int groups_open, groups_complete; /* complete and not yet delivered */
+	int waiting, leased, aside, done; /* samples of groups not yet delivered */
+	uint64_t resumed;                 /* leases of samples that had been put aside, since open */
+	uint64_t deferred;                /* times a sample was put aside, since open */
+	uint64_t groups_dropped, groups_delivered;
+};
+void scheduler_counts_read(const struct scheduler *scheduler, struct scheduler_counts *counts);
+
+/* True if every invariant holds; otherwise says which one to out (may be NULL). */
+bool scheduler_check(const struct scheduler *scheduler, FILE *out);
+
+#endif

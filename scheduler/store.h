@@ -1,0 +1,38 @@
+/* store.h - the run directory: SQLite (WAL) plus metrics.jsonl and summary.json; the only file pair
+ * that knows <sqlite3.h>.
+ *
+ * One writer.  Rows gathered between store_flush calls are one transaction (group commit).
+ */
+#ifndef SCHEDULER_STORE_H
+#define SCHEDULER_STORE_H
+
+#include "rollout/trajectory.h"
+
+struct store;
+
+enum store_state { STORE_PARTIAL, STORE_DONE, STORE_DELIVERED, STORE_DROPPED };
+
+/* Create run_dir/drumroll.db with its tables (schema version in user_version): runs, prompts, groups,
+ * trajectories, segments, deliveries, weight_versions, metrics.  The directory must exist. */
+int store_open(struct store **store, const char *run_dir, const char *run_id, const char *config_yaml, struct err *err);
+int store_close(struct store *store, struct err *err);
+
+int store_put_group(struct store *store, uint64_t group_id, const char *prompt_id, int32_t epoch, int32_t n_samples, bool eval, struct err *err);
+int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step, struct err *err);
+/* Insert or replace by id; tokens, logprobs, versions as blobs; segments in their own table. */
+int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state, struct err *err);
+int store_put_delivery(struct store *store, uint64_t batch_id, int64_t step, int64_t version, int n, struct err *err);
+int store_ack_delivery(struct store *store, uint64_t batch_id, struct err *err);
+int store_put_version(struct store *store, int64_t version, int64_t step, uint64_t xxh3, size_t bytes, struct err *err);
+/* One metrics row: JSON object text. */
+int store_put_metrics(struct store *store, int64_t step, const char *json, struct err *err);
+int store_flush(struct store *store, struct err *err);
+
+/* Every stored trajectory in order of id, for export and tests; the callback borrows it; non-zero
+ * from the callback ends the walk. */
+int store_each_trajectory(struct store *store, int (*each)(void *context, const struct trajectory *trajectory, enum store_state state),
+                          void *context, struct err *err);
+/* Open an existing run directory read-only. */
+int store_open_existing(struct store **store, const char *run_dir, struct err *err);
+
+#endif
