@@ -57,11 +57,12 @@ struct config {
 /* All defaults.  Free with config_free. */
 void config_defaults(struct config *config);
 
-/* Load a YAML file over the defaults, then apply n_sets strings "section.key=value".
+/* Load a YAML file (path NULL: none) over the defaults, then apply n_sets strings "section.key=value".
  * Refuses unknown keys (naming the nearest known one), wrong types, values out of bounds
  * and NaN, with the line number; relative paths in the file stay relative to the working
  * directory.  On error *config holds nothing to free. */
-int config_load(struct config *config, const char *path, const char *const *sets, int n_sets, struct err *err);
+int config_load(struct config *config, const char *path, const char *const *sets, int n_sets,
+                struct err *err);
 
 /* One "section.key=value" over what is there. */
 int config_set(struct config *config, const char *assignment, struct err *err);
@@ -71,5 +72,9 @@ int config_set(struct config *config, const char *assignment, struct err *err);
 void config_print(const struct config *config, FILE *out, bool annotated);
 
 void config_free(struct config *config);
+
+/* `drumroll config CONFIG [--set ...]` and `drumroll config --default`; argv[0] is the command's name.
+ * Returns the exit status: 2 where the command line or the config is wrong. */
+int config_command(int argc, char **argv);
 
 #endif

@@ -11,6 +11,7 @@
 #define CONFIGS_ERR_H
 
 enum { ERR_TEXT_MAX = 1024 };
+enum { EXIT_USAGE = 2 }; /* exit status where the request itself was wrong; EXIT_FAILURE: the work failed */
 
 /* X(name, value, short name for logs and wire) */
 #define ERR_LIST(X) \
