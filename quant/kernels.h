@@ -10,6 +10,7 @@
  * Exact numerics (DESIGN section 2).  An output of a linear layer is
  *     y = sum over blocks b of K_BLOCK inputs, ascending, of ( chain_b )
  *     chain_b = fma(x[k], w[k], ... fma(x[k0], w[k0], 0)), k ascending within the block
+ * where the sum starts from chain_0 (not from 0 + chain_0, which would lose the sign of a zero),
  * in FP32 with BF16 weights.  SIMD lanes run over outputs.  Weights are packed
  *     [N/PANEL][K][PANEL] bf16, N padded with zero rows.
  * Reductions over a vector (rmsnorm, log-sum-exp) use LANES partial accumulators, element i in
@@ -33,11 +34,16 @@ enum {
 
 static inline int panels(int n) { return (n + PANEL - 1) / PANEL; }
 
-/* INT8 activations for matmul_int4: per INT4_GROUP inputs one scale and 32 values. */
+/* INT8 activations for matmul_int4: per INT4_GROUP inputs one scale, the sum of the values (which
+ * corrects for weights stored with an offset) and 32 values. */
 struct q8_block {
 	float scale;
+	int32_t sum;
 	int8_t q[INT4_GROUP];
 };
+
+/* Activations this small quantize to zero: the inverse of the scale would overflow. */
+#define Q8_TINY 1e-30f
 
 /* INT4 weights, symmetric, 16 outputs by 32 inputs.  See format_int4.h for the picture. */
 struct int4_block;
@@ -51,7 +57,8 @@ struct kernels {
 	void (*matmul_bf16)(float *y, size_t y_stride, const float *x, size_t x_stride, int m,
 	                    const uint16_t *w, int k, int panel_begin, int panel_end);
 
-	/* The same with INT4 weights and INT8 activations; x [M][x_stride blocks]. */
+	/* The same with INT4 weights and INT8 activations; x [M][x_stride blocks].
+	 * y = one chain over groups g ascending, from 0, of fma(dot_g, x_scale * w_scale, y). */
 	void (*matmul_int4)(float *y, size_t y_stride, const struct q8_block *x, size_t x_stride, int m,
 	                    const struct int4_block *w, int k, int panel_begin, int panel_end);
 
@@ -80,14 +87,18 @@ struct kernels {
 	void (*attend)(float *out, const float *q, int n_q, int head_dim, const uint16_t *const *pages,
 	               size_t k_offset, size_t v_offset, int n_positions, float scale, float *scores);
 
-	/* Largest value and its lowest index; n >= 1. */
+	/* Largest value and its lowest index; n >= 1.  NaN is never chosen; -inf and 0 if nothing is. */
 	void (*argmax)(const float *x, int n, float *max, int *index);
 
 	/* sum_i exp((x[i] - max) * inv_t), LANES reduction. */
 	float (*sum_exp)(const float *x, int n, float max, float inv_t);
+
+	/* Quantize 16 outputs by 32 inputs of weights, w [input][output]; see format_int4.h. */
+	void (*int4_quantize_block)(struct int4_block *block, const float w[INT4_GROUP][PANEL]);
 };
 
-/* The best table of this CPU; DRUMROLL_CPU=scalar|avx2|avx512 in the environment picks another. */
+/* The best table of this CPU; DRUMROLL_CPU=scalar|avx2|avx512 in the environment picks another, and
+ * ends the program with a sentence if there is none of that name or the CPU cannot run it. */
 const struct kernels *kernels_best(void);
 
 /* By name; NULL if not compiled in or not supported by this CPU. */

@@ -1,0 +1,117 @@
+/* avx2.h - inside the AVX2 files only: eight lanes of what bf16.h, exact_math.h and
+ * kernels_tables.h do one at a time. */
+#ifndef QUANT_AVX2_H
+#define QUANT_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+
+#include "quant/exact_math.h"
+#include "quant/kernels_tables.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* The next group of rows when `left` are to be shared out evenly in groups of at most max. */
+INLINE int group_rows(int left, int max)
+{
+	int groups = (left + max - 1) / max;
+	return (left + groups - 1) / groups;
+}
+
+/* Fetch what lies so many bytes after p into L1; past the end of an array is harmless. */
+INLINE void prefetch(const void *p, size_t ahead)
+{
+	_mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T0);
+}
+
+INLINE __m256 widen8(const uint16_t *bf16)
+{
+	__m128i half = _mm_loadu_si128((const __m128i *)(const void *)bf16);
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+}
+
+/* lanes_sum of lanes 0..7 and 8..15. */
+INLINE float lanes_sum16(__m256 low, __m256 high)
+{
+	__m256 by8 = _mm256_add_ps(low, high);
+	__m128 by4 = _mm_add_ps(_mm256_castps256_ps128(by8), _mm256_extractf128_ps(by8, 1));
+	__m128 by2 = _mm_add_ps(by4, _mm_movehl_ps(by4, by4));
+	return _mm_cvtss_f32(_mm_add_ss(by2, _mm_movehdup_ps(by2)));
+}
+
+#define HORNER8(c, x) p = _mm256_add_ps(_mm256_mul_ps(p, x), _mm256_set1_ps(c));
+
+INLINE __m256 exp8(__m256 x)
+{
+	__m256 round = _mm256_set1_ps(EXACT_ROUND);
+	__m256 v = _mm256_min_ps(_mm256_set1_ps(EXACT_EXP_MAX), x);
+	__m256 t = _mm256_add_ps(_mm256_mul_ps(v, _mm256_set1_ps(EXACT_LOG2E)), round);
+	__m256 n = _mm256_sub_ps(t, round);
+	__m256 r = _mm256_sub_ps(v, _mm256_mul_ps(n, _mm256_set1_ps(EXACT_LN2_HI)));
+	r = _mm256_sub_ps(r, _mm256_mul_ps(n, _mm256_set1_ps(EXACT_LN2_LO)));
+	__m256 p = _mm256_setzero_ps();
+	EXACT_EXP_POLY(HORNER8, r)
+	p = _mm256_add_ps(_mm256_mul_ps(p, _mm256_mul_ps(r, r)), r);
+	p = _mm256_add_ps(p, _mm256_set1_ps(1.0f));
+	__m256i power = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
+	power = _mm256_add_epi32(power, _mm256_set1_epi32(0x3f800000));
+	p = _mm256_mul_ps(p, _mm256_castsi256_ps(power));
+	return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(EXACT_EXP_MIN), _CMP_LT_OQ), p);
+}
+
+#undef HORNER8
+
+INLINE __m256 silu8(__m256 x)
+{
+	__m256 e = exp8(_mm256_or_ps(x, _mm256_set1_ps(-0.0f)));
+	__m256 negative = _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ);
+	__m256 above = _mm256_blendv_ps(x, _mm256_mul_ps(x, e), negative);
+	return _mm256_div_ps(above, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
+}
+
+/* What attend() was given. */
+struct attention {
+	const uint16_t *const *pages;
+	size_t k_offset, v_offset;
+	size_t head_dim, score_stride;
+	int n_positions;
+	float scale;
+};
+
+INLINE int attention_pages(const struct attention *a) { return (a->n_positions + KV_TILE - 1) / KV_TILE; }
+
+/* The page to prefetch while this one is used; this one near the end. */
+INLINE int attention_page_ahead(const struct attention *a, int page, int ahead)
+{
+	return page + ahead < attention_pages(a) ? page + ahead : page;
+}
+
+INLINE struct attention attention_of(int head_dim, const uint16_t *const *pages, size_t k_offset,
+                                     size_t v_offset, int n_positions, float scale)
+{
+	struct attention a = {pages, k_offset, v_offset, (size_t)head_dim, 0, n_positions, scale};
+	a.score_stride = (size_t)(attention_pages(&a) * KV_TILE);
+	return a;
+}
+
+/* exp(score - max) in place, 0 beyond n_positions; returns the lane sum. */
+float softmax_terms_avx2(float *scores, int n_positions);
+
+/* The members of kernels_avx2, by file. */
+void matmul_bf16_avx2(float *y, size_t y_stride, const float *x, size_t x_stride, int m, const uint16_t *w,
+                      int k, int panel_begin, int panel_end);
+void matmul_int4_avx2(float *y, size_t y_stride, const struct q8_block *x, size_t x_stride, int m,
+                      const struct int4_block *w, int k, int panel_begin, int panel_end);
+void int4_quantize_block_avx2(struct int4_block *block, const float w[INT4_GROUP][PANEL]);
+void quantize_q8_avx2(struct q8_block *out, const float *x, int k);
+void attend_avx2(float *out, const float *q, int n_q, int head_dim, const uint16_t *const *pages,
+                 size_t k_offset, size_t v_offset, int n_positions, float scale, float *scores);
+
+void rmsnorm_avx2(float *y, const float *x, const uint16_t *weight, int n, float eps);
+void silu_mul_avx2(float *y, const float *gate, const float *up, int n);
+void add_avx2(float *y, const float *x, int n);
+void rope_avx2(float *x, const float *cos, const float *sin, int head_dim);
+void argmax_avx2(const float *x, int n, float *max, int *index);
+float sum_exp_avx2(const float *x, int n, float max, float inv_t);
+
+#endif
