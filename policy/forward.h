@@ -16,7 +16,7 @@ struct forward_row {
 	struct kv_seq *seq;   /* borrowed; position must be reserved (kv_seq_reserve) */
 	int32_t position;
 	int32_t token;
-	int32_t logits_row;   /* row of the logits output, or -1 for none */
+	int32_t logits_row;   /* row of the logits output, or -1 for none; those given are 0 .. n-1, each once */
 };
 
 struct forward; /* scratch memory and thread count; mutable, one call at a time */
@@ -31,5 +31,8 @@ void forward_run(struct forward *forward, const struct policy *policy, bool draf
                  const struct forward_row *rows, int n_rows, float *logits, size_t stride);
 
 size_t forward_logits_stride(const struct model_config *config);
+
+/* Use this table instead of kernels_best(); results are the same bits (tests assert it). */
+void forward_set_kernels(struct forward *forward, const struct kernels *kernels);
 
 #endif

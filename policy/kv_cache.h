@@ -23,7 +23,8 @@ struct kv_seq {
 };
 
 /* budget_bytes is a hard bound on page memory; pages are taken from the system as needed and kept. */
-int kv_cache_open(struct kv_cache **cache, const struct model_config *config, size_t budget_bytes, struct err *err);
+int kv_cache_open(struct kv_cache **cache, const struct model_config *config, size_t budget_bytes,
+                  struct err *err);
 void kv_cache_close(struct kv_cache *cache);
 
 size_t kv_cache_page_bytes(const struct kv_cache *cache);

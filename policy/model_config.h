@@ -7,10 +7,22 @@
 
 #include "configs/err.h"
 
-enum { MODEL_EOS_MAX = 8 };
+enum {
+	MODEL_EOS_MAX = 8,
+	/* Bounds of what is taken; products of any few of them fit size_t, sums of widths fit int. */
+	MODEL_DIM_MAX = 65536,
+	MODEL_LAYERS_MAX = 1024,
+	MODEL_HEADS_MAX = 1024,
+	MODEL_HEAD_DIM_MAX = 1024,
+	MODEL_FFN_MAX = 1 << 20,
+	MODEL_VOCAB_MAX = 1 << 22,
+	MODEL_CONTEXT_MAX = 1 << 20 /* rope.c's range reduction is exact up to here */
+};
+
+enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
 
 struct model_config {
-	char model_type[32];      /* "llama", ... */
+	char model_type[32];      /* "llama", "mistral", "qwen2", "qwen3" */
 	int dim;                  /* hidden_size */
 	int n_layers, n_heads, n_kv_heads, head_dim;
 	int ffn_dim;              /* intermediate_size */
@@ -18,6 +30,10 @@ struct model_config {
 	int max_context;          /* max_position_embeddings */
 	float rms_eps;
 	double rope_theta;
+	enum rope_scaling rope_scaling;
+	double rope_factor;       /* linear, llama3 */
+	double rope_low_freq_factor, rope_high_freq_factor; /* llama3 */
+	int rope_original_context;                          /* llama3 */
 	bool tied;                /* head shares the embedding */
 	bool qkv_bias, qk_norm;   /* Qwen2, Qwen3 */
 	int bos_id;               /* -1: none */
@@ -34,7 +50,8 @@ int model_config_read(struct model_config *config, const char *dir, struct err *
 /* Write config.json and generation_config.json that model_config_read and transformers take. */
 int model_config_write(const struct model_config *config, const char *dir, struct err *err);
 
-/* True if every shape is equal (versions of one policy must agree). */
+/* True if every shape and every number that enters the arithmetic is equal (versions of one policy
+ * must agree); token ids and max_context may differ. */
 bool model_config_same_shape(const struct model_config *a, const struct model_config *b);
 
 #endif

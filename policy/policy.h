@@ -34,11 +34,18 @@ struct policy {
 	uint16_t *final_norm;   /* [dim] bf16 */
 	struct layer *layers;   /* [n_layers] */
 	struct linear head;     /* packed from lm_head, or from the embedding if tied */
-	float *rope_cos, *rope_sin; /* [max_context][head_dim/2] */
+	float *rope_frequency;  /* [head_dim/2] rotation per position, see rope.h */
 	size_t bytes;           /* memory held */
 };
 
-/* Pack (and quantize if with_draft) on n_threads threads.  weights is borrowed for the call. */
+/* Rows of gate_up before the first row of up: ffn_dim padded to PANEL. */
+static inline int policy_ffn_padded(const struct model_config *config)
+{
+	return PANEL * panels(config->ffn_dim);
+}
+
+/* Pack (and quantize if with_draft) on n_threads threads.  weights is borrowed for the call.
+ * Refuses weights that hold NaN or infinity. */
 int policy_create(struct policy **policy, const struct weights *weights, int64_t version, bool with_draft,
                   int n_threads, struct err *err);
 void policy_free(struct policy *policy); /* NULL is allowed */

@@ -1,6 +1,13 @@
 /* tokenizer.h - text to token ids and back, from a Hugging Face tokenizer.json.
  *
  * Immutable after open; safe to share between threads for encode and decode.
+ *
+ * Text is bytes.  Where it is not UTF-8, a byte-level tokenizer still gives it back exactly: a run of such
+ * bytes is a piece of its own, which no regular expression sees and no normalizer changes.
+ * Byte-level and SentencePiece-style BPE are done; any other component is ERR_UNSUPPORTED, by name.
+ * Differences from Hugging Face tokenizers: decoding gives the bytes, not U+FFFD, where they are not UTF-8
+ * (utf8_lossy of policy/utf8.h does that); a character without a token is an error, not dropped;
+ * `truncation` and `padding` are not applied.
  */
 #ifndef POLICY_TOKENIZER_H
 #define POLICY_TOKENIZER_H
@@ -27,6 +34,9 @@ bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id);
  * (such as a leading BOS).  *ids is owned by the caller (free). */
 int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, bool add_special,
                      int32_t **ids, size_t *n_ids, struct err *err);
+
+/* The id of a text that is exactly one token, such as a stop text; ERR_CONFIG if it is not. */
+int tokenizer_single(const struct tokenizer *tokenizer, const char *text, int32_t *id, struct err *err);
 
 /* *text is owned by the caller, NUL-terminated, *n_bytes without the NUL; may hold any bytes. */
 int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special,

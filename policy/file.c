@@ -1,0 +1,100 @@
+/* file.c - whole files: mapped for reading, replaced atomically for writing. */
+#include "policy/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int file_map_open(struct file_map *map, const char *path, struct err *err)
+{
+	map->bytes = (const unsigned char *)"";
+	map->n_bytes = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) return err_set_errno(err, errno == ENOENT ? ERR_MISSING : ERR_IO, "cannot open %s", path);
+	struct stat info;
+	int code = 0;
+	if (fstat(fd, &info) != 0) {
+		code = err_set_errno(err, ERR_IO, "cannot read %s", path);
+	} else if (!S_ISREG(info.st_mode)) {
+		code = err_set(err, ERR_IO, "%s: expected a regular file, found a directory or device", path);
+	} else if (info.st_size > 0) {
+		void *bytes = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+		if (bytes == MAP_FAILED) {
+			code = err_set_errno(err, ERR_IO, "cannot map %s", path);
+		} else {
+			map->bytes = bytes;
+			map->n_bytes = (size_t)info.st_size;
+		}
+	}
+	close(fd);
+	return code;
+}
+
+void file_map_close(struct file_map *map)
+{
+	if (map->n_bytes > 0) {
+		union { const void *read_only; void *address; } mapped = {.read_only = map->bytes};
+		munmap(mapped.address, map->n_bytes);
+	}
+	map->bytes = NULL;
+	map->n_bytes = 0;
+}
+
+static int write_all(int fd, const void *bytes, size_t n_bytes)
+{
+	const char *at = bytes;
+	while (n_bytes > 0) {
+		ssize_t n = write(fd, at, n_bytes < (1u << 30) ? n_bytes : 1u << 30);
+		if (n < 0 && errno == EINTR) continue;
+		if (n < 0) return -1;
+		at += n;
+		n_bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+/* The rename itself lasts only once the folder is on disk; file systems that cannot sync a folder
+ * are taken as they are. */
+static void sync_folder_of(const char *path)
+{
+	char folder[PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	int fd = open(folder, O_RDONLY | O_CLOEXEC);
+	if (fd < 0) return;
+	(void)fsync(fd);
+	close(fd);
+}
+
+int file_replace(const char *path, const struct file_part *parts, int n_parts, struct err *err)
+{
+	char beside[PATH_MAX];
+	int length = snprintf(beside, sizeof beside, "%s.tmp-%ld", path, (long)getpid());
+	if (length < 0 || (size_t)length >= sizeof beside)
+		return err_set(err, ERR_TOO_BIG, "path too long: %s", path);
+	int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (fd < 0) return err_set_errno(err, ERR_IO, "cannot create %s", beside);
+	bool failed = false;
+	for (int i = 0; i < n_parts && !failed; i++)
+		failed = write_all(fd, parts[i].bytes, parts[i].n_bytes) != 0;
+	failed = failed || fsync(fd) != 0;
+	int saved = errno;
+	if (close(fd) != 0 && !failed) {
+		failed = true;
+		saved = errno;
+	}
+	if (!failed && rename(beside, path) == 0) {
+		sync_folder_of(path);
+		return 0;
+	}
+	if (failed) errno = saved;
+	int code = err_set_errno(err, ERR_IO, "cannot write %s", path);
+	unlink(beside);
+	return code;
+}

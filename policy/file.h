@@ -1,0 +1,27 @@
+/* file.h - whole files: mapped for reading, replaced atomically for writing. */
+#ifndef POLICY_FILE_H
+#define POLICY_FILE_H
+
+#include <stddef.h>
+
+#include "configs/err.h"
+
+struct file_map {
+	const unsigned char *bytes; /* [n_bytes], read-only; never NULL after file_map_open */
+	size_t n_bytes;
+};
+
+/* ERR_MISSING if there is no such file, ERR_IO if it cannot be read. */
+int file_map_open(struct file_map *map, const char *path, struct err *err);
+void file_map_close(struct file_map *map);
+
+struct file_part {
+	const void *bytes; /* borrowed */
+	size_t n_bytes;
+};
+
+/* Write the parts one after another beside path, sync, and rename: path is either what it was or
+ * the whole new file. */
+int file_replace(const char *path, const struct file_part *parts, int n_parts, struct err *err);
+
+#endif

@@ -1,0 +1,200 @@
+/* tokenizer_merges.c - the BPE model of tokenizer.json: vocabulary, merges, and the hash from a pair of
+ * token ids to its merge (open addressing, at most half full).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "policy/tokenizer_internal.h"
+
+static uint64_t pair_of(int32_t left, int32_t right)
+{
+	return (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
+}
+
+/* The slot of this pair, or the empty one where it would go. */
+static struct merge *find_slot(const struct bpe *bpe, uint64_t pair)
+{
+	uint32_t mask = bpe->n_slots - 1, slot = (uint32_t)XXH3_64bits(&pair, sizeof pair) & mask;
+
+	while (bpe->merges[slot].pair != UINT64_MAX && bpe->merges[slot].pair != pair)
+		slot = (slot + 1) & mask;
+	return &bpe->merges[slot];
+}
+
+const struct merge *merge_find(const struct bpe *bpe, int32_t left, int32_t right)
+{
+	const struct merge *merge = find_slot(bpe, pair_of(left, right));
+
+	return merge->pair == UINT64_MAX ? NULL : merge;
+}
+
+static int vocab_parse(struct vocab *vocab, json_t *json, struct err *err)
+{
+	char name[QUOTED_MAX];
+	const char *text;
+	json_t *value;
+
+	if (!json_is_object(json))
+		return err_set(err, ERR_INVALID, "model.vocab must be an object of token: id, found %s",
+		               json_type_name(json));
+	json_object_foreach(json, text, value) {
+		json_int_t id = json_integer_value(value);
+		if (!json_is_integer(value))
+			return err_set(err, ERR_INVALID, "model.vocab: the id of %s must be an integer, found %s",
+			               quoted(name, text, strlen(text)), json_type_name(value));
+		if (id < 0 || id >= TOKENIZER_IDS_MAX)
+			return err_set(err, ERR_INVALID,
+			               "model.vocab: the id of %s is %" JSON_INTEGER_FORMAT ", expected 0 to %d",
+			               quoted(name, text, strlen(text)), id, TOKENIZER_IDS_MAX - 1);
+		if (vocab_add(vocab, text, strlen(text), (int32_t)id, err) != 0)
+			return err_context(err, "model.vocab");
+	}
+	return vocab->n_tokens > 0 ? 0 : err_set(err, ERR_INVALID, "model.vocab is empty");
+}
+
+/* The two halves of a merge, "a b" or ["a", "b"], borrowed from json. */
+struct halves {
+	const char *left, *right;
+	size_t n_left, n_right;
+};
+
+static bool halves_read(struct halves *halves, const json_t *json)
+{
+	if (json_is_string(json)) {
+		const char *text = json_string_value(json);
+		size_t n = json_string_length(json);
+		const char *space = memchr(text, ' ', n);
+		if (!space || memchr(space + 1, ' ', n - (size_t)(space - text) - 1))
+			return false;
+		*halves = (struct halves){text, space + 1, (size_t)(space - text), n - (size_t)(space - text) - 1};
+		return true;
+	}
+	const json_t *left = json_array_get(json, 0), *right = json_array_get(json, 1);
+	if (json_array_size(json) != 2 || !json_is_string(left) || !json_is_string(right))
+		return false;
+	*halves = (struct halves){json_string_value(left), json_string_value(right), json_string_length(left),
+	                          json_string_length(right)};
+	return true;
+}
+
+static int unknown_token(const char *text, size_t n, size_t rank, struct err *err)
+{
+	char name[QUOTED_MAX];
+
+	return err_set(err, ERR_INVALID, "model.merges[%zu] needs the token %s, which model.vocab does not have",
+	               rank, quoted(name, text, n));
+}
+
+static int merge_add(struct bpe *bpe, const struct vocab *vocab, const struct halves *halves, size_t rank,
+                     struct err *err)
+{
+	int32_t left = vocab_find(vocab, halves->left, halves->n_left);
+	int32_t right = vocab_find(vocab, halves->right, halves->n_right);
+	size_t n = halves->n_left + halves->n_right;
+
+	if (left < 0)
+		return unknown_token(halves->left, halves->n_left, rank, err);
+	if (right < 0)
+		return unknown_token(halves->right, halves->n_right, rank, err);
+	char *joined = xmalloc(n);
+	memcpy(joined, halves->left, halves->n_left);
+	memcpy(joined + halves->n_left, halves->right, halves->n_right);
+	int32_t id = vocab_find(vocab, joined, n);
+	int code = id < 0 ? unknown_token(joined, n, rank, err) : 0;
+	free(joined);
+	if (code == 0) { /* of two merges of one pair, the later counts */
+		uint64_t pair = pair_of(left, right);
+		*find_slot(bpe, pair) = (struct merge){.pair = pair, .rank = (uint32_t)rank, .id = id};
+	}
+	return code;
+}
+
+static int merges_parse(struct bpe *bpe, const struct vocab *vocab, const json_t *json, struct err *err)
+{
+	const json_t *item;
+	size_t i;
+
+	if (!json_is_array(json))
+		return err_set(err, ERR_INVALID, "model.merges must be a list, found %s", json_type_name(json));
+	bpe->n_slots = 16;
+	while (bpe->n_slots / 2 <= json_array_size(json))
+		bpe->n_slots *= 2;
+	bpe->merges = xmalloc(bpe->n_slots * sizeof *bpe->merges);
+	memset(bpe->merges, 0xFF, bpe->n_slots * sizeof *bpe->merges);
+	json_array_foreach(json, i, item) {
+		struct halves halves;
+		const char *text = json_string_value(item);
+		if (text && strncmp(text, "#version", 8) == 0)
+			continue;
+		if (!halves_read(&halves, item))
+			return err_set(err, ERR_INVALID, "model.merges[%zu] must be \"a b\" or [\"a\", \"b\"], found %s",
+			               i, text ? text : json_type_name(item));
+		if (merge_add(bpe, vocab, &halves, i, err) != 0)
+			return err->code;
+	}
+	return 0;
+}
+
+/* Features of the BPE model that change what comes out and are not done here. */
+static int refuse_features(const json_t *json, struct err *err)
+{
+	static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+
+	for (int i = 0; i < 2; i++) {
+		const json_t *affix = json_object_get(json, affixes[i]);
+		if (affix && !json_is_null(affix) && json_string_length(affix) != 0)
+			return err_set(err, ERR_UNSUPPORTED, "model.%s is not supported; only null or \"\" is",
+			               affixes[i]);
+	}
+	const json_t *dropout = json_object_get(json, "dropout");
+	if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
+		return err_set(err, ERR_UNSUPPORTED,
+		               "model.dropout is not supported: encoding must be deterministic");
+	return 0;
+}
+
+static int unk_parse(struct bpe *bpe, const struct vocab *vocab, const json_t *json, struct err *err)
+{
+	const json_t *unk = json_object_get(json, "unk_token");
+
+	bpe->unk_id = -1;
+	if (!unk || json_is_null(unk))
+		return 0;
+	if (!json_is_string(unk))
+		return err_set(err, ERR_INVALID, "model.unk_token must be a string or null, found %s",
+		               json_type_name(unk));
+	bpe->unk_id = vocab_find(vocab, json_string_value(unk), json_string_length(unk));
+	return bpe->unk_id >= 0 ? 0 : err_set(err, ERR_INVALID, "model.unk_token \"%.64s\" is not in model.vocab",
+	                                      json_string_value(unk));
+}
+
+int bpe_parse(struct bpe *bpe, struct vocab *vocab, const json_t *json, struct err *err)
+{
+	const char *type = json_string_value(json_object_get(json, "type"));
+	char name[8];
+
+	if (!json_is_object(json))
+		return err_set(err, ERR_INVALID, "model must be an object, found %s", json_type_name(json));
+	if (type && strcmp(type, "BPE") != 0)
+		return err_set(err, ERR_UNSUPPORTED, "model type \"%.64s\" is not supported; supported: BPE", type);
+	if (refuse_features(json, err) != 0 ||
+	    field_bool(json, "model", "byte_fallback", &bpe->byte_fallback, err) != 0 ||
+	    field_bool(json, "model", "fuse_unk", &bpe->fuse_unk, err) != 0 ||
+	    field_bool(json, "model", "ignore_merges", &bpe->ignore_merges, err) != 0 ||
+	    vocab_parse(vocab, json_object_get(json, "vocab"), err) != 0 ||
+	    merges_parse(bpe, vocab, json_object_get(json, "merges"), err) != 0)
+		return err->code;
+	for (int byte = 0; byte < 256; byte++) {
+		snprintf(name, sizeof name, "<0x%02X>", (unsigned)byte);
+		bpe->byte_ids[byte] = vocab_find(vocab, name, 6);
+	}
+	return unk_parse(bpe, vocab, json, err);
+}
+
+void bpe_free(struct bpe *bpe)
+{
+	free(bpe->merges);
+	*bpe = (struct bpe){0};
+}

@@ -1,0 +1,465 @@
+/* test_tokenizer.c - the tokenizer's behaviour on a small byte-level tokenizer made up in the test:
+ * what has no reference (bytes that are not UTF-8, long runs, errors, hostile files). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "policy/tokenizer.h"
+#include "policy/utf8.h"
+#include "tests/support/tokens_fixture.h"
+
+static uint32_t random_state = 1;
+
+static uint32_t random_below(uint32_t n)
+{
+	random_state = random_state * 1664525u + 1013904223u;
+	return (uint32_t)((uint64_t)random_state * n >> 32);
+}
+
+/* A component given as JSON text in place of the one at key. */
+static json_t *small_with(const char *key, const char *text)
+{
+	json_error_t error;
+	json_t *json = tokens_small_json(), *value = json_loads(text, JSON_DECODE_ANY, &error);
+
+	if (!value)
+		fail_msg("%s: %s", text, error.text);
+	json_object_set_new(json, key, value);
+	return json;
+}
+
+/* The same inside model. */
+static json_t *small_model_with(const char *key, const char *text)
+{
+	json_t *json = tokens_small_json();
+
+	json_object_set_new(json_object_get(json, "model"), key, json_loads(text, JSON_DECODE_ANY, NULL));
+	return json;
+}
+
+static void expect_ids(const struct tokenizer *tokenizer, const char *text, size_t n, const int32_t *expected,
+                       size_t n_expected)
+{
+	struct err err = {0};
+	int32_t *ids;
+	size_t n_ids;
+
+	if (tokenizer_encode(tokenizer, text, n, false, &ids, &n_ids, &err) != 0)
+		fail_msg("%s", err.text);
+	if (n_ids != n_expected || (n_ids > 0 && memcmp(ids, expected, n_ids * sizeof *ids) != 0)) {
+		for (size_t i = 0; i < n_ids; i++)
+			print_error("%d ", ids[i]);
+		fail_msg("are the ids of %.40s", text);
+	}
+	free(ids);
+}
+
+#define EXPECT(tokenizer, text, ...) \
+	expect_ids(tokenizer, text, sizeof text - 1, (const int32_t[]){__VA_ARGS__}, \
+	           sizeof(const int32_t[]){__VA_ARGS__} / sizeof(int32_t))
+
+static void test_merges(void **state)
+{
+	(void)state;
+	struct tokenizer *t = tokens_open(tokens_small_json());
+
+	assert_int_equal(tokenizer_vocab_size(t), TOKENS_N);
+	EXPECT(t, "the the", TOKENS_THE, TOKENS_SPACE_THE);
+	EXPECT(t, " aaaaa", ' ', TOKENS_AAAA, 'a');
+	EXPECT(t, "aaaaaaa", TOKENS_AAAA, TOKENS_AA, 'a');
+	EXPECT(t, "th e", TOKENS_TH, ' ', 'e');
+	EXPECT(t, "  the", ' ', TOKENS_SPACE_THE);
+	EXPECT(t, "\xC3\xA9\n", 0xC3, 0xA9, '\n');
+	expect_ids(t, "", 0, NULL, 0);
+	tokenizer_close(t);
+}
+
+static void test_added_tokens(void **state)
+{
+	(void)state;
+	struct tokenizer *t = tokens_open(tokens_small_json());
+
+	assert_int_equal(tokenizer_id(t, "<|end|>"), TOKENS_END);
+	assert_int_equal(tokenizer_id(t, "nothing"), -1);
+	assert_true(tokenizer_is_special(t, TOKENS_END));
+	assert_false(tokenizer_is_special(t, TOKENS_THE));
+	assert_false(tokenizer_is_special(t, -1));
+	assert_false(tokenizer_is_special(t, TOKENS_N));
+	EXPECT(t, "the<|end|><|user|>the<|end", TOKENS_THE, TOKENS_END, TOKENS_USER, TOKENS_THE, '<', '|', 'e',
+	       'n', 'd');
+	EXPECT(t, "<|end|>", TOKENS_END);
+	tokenizer_close(t);
+}
+
+static void test_added_token_flags(void **state)
+{
+	(void)state;
+	struct tokenizer *t = tokens_open(small_with("added_tokens",
+		"[{\"id\":261,\"content\":\"<l>\",\"lstrip\":true},{\"id\":262,\"content\":\"<r>\",\"rstrip\":true},"
+		"{\"id\":263,\"content\":\"word\",\"single_word\":true},{\"id\":264,\"content\":\"<l>x\"}]"));
+
+	EXPECT(t, "a \t<l> a", 'a', 261, ' ', 'a');
+	EXPECT(t, "a <r> \xE2\x80\x83 a", 'a', ' ', 262, 'a');
+	EXPECT(t, "word words sword word", 263, ' ', 'w', 'o', 'r', 'd', 's', ' ', 's', 'w', 'o', 'r', 'd', ' ',
+	       263);
+	EXPECT(t, "<r>  <l>x", 262, 264); /* the longest wins, and the space is taken once */
+	tokenizer_close(t);
+}
+
+static void expect_round_trip(const struct tokenizer *t, const char *text, size_t n)
+{
+	struct err err = {0};
+	int32_t *ids;
+	size_t n_ids, n_back;
+	char *back;
+
+	assert_int_equal(tokenizer_encode(t, text, n, false, &ids, &n_ids, &err), 0);
+	assert_int_equal(tokenizer_decode(t, ids, n_ids, false, &back, &n_back, &err), 0);
+	assert_int_equal(n_back, n);
+	assert_memory_equal(back, text, n);
+	assert_int_equal(back[n], 0);
+	free(ids);
+	free(back);
+}
+
+/* Any bytes in, the same bytes out: random ones, and good text with a byte broken. */
+static void test_bytes_round_trip(void **state)
+{
+	static const char good[] =
+		"the caf\xC3\xA9 \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x98\x80 don't 123\r\n  the<|end|>";
+	struct tokenizer *t = tokens_open(tokens_small_json());
+	char text[64];
+
+	(void)state;
+	for (int i = 0; i < 3000; i++) {
+		size_t n = random_below(sizeof text);
+		for (size_t k = 0; k < n; k++)
+			text[k] = (char)random_below(256);
+		expect_round_trip(t, text, n);
+	}
+	for (int i = 0; i < 3000; i++) {
+		memcpy(text, good, sizeof good);
+		text[random_below(sizeof good - 1)] = (char)random_below(256);
+		expect_round_trip(t, text, sizeof good - 1);
+	}
+	tokenizer_close(t);
+}
+
+/* A run of ill-formed bytes is a piece of its own, whatever the regular expression says. */
+static void test_ill_formed_is_apart(void **state)
+{
+	(void)state;
+	struct tokenizer *t = tokens_open(tokens_small_json());
+
+	EXPECT(t, "the\xFF\xFEthe", TOKENS_THE, 0xFF, 0xFE, TOKENS_THE);
+	EXPECT(t, "the \xC3 the", TOKENS_THE, ' ', 0xC3, TOKENS_SPACE_THE);
+	tokenizer_close(t);
+	t = tokens_open(small_with("normalizer", "{\"type\":\"NFC\"}"));
+	EXPECT(t, "e\xCC\x81\xFF" "e\xCC\x81", 0xC3, 0xA9, 0xFF, 0xC3, 0xA9);
+	tokenizer_close(t);
+}
+
+/* One piece of 400,000 characters: quadratic work would not end within the test's time. */
+static void test_long_run(void **state)
+{
+	enum { N = 400000 };
+	struct tokenizer *t =
+		tokens_open(small_with("pre_tokenizer", "{\"type\":\"ByteLevel\",\"use_regex\":false}"));
+	struct err err = {0};
+	char *text = malloc(N);
+	int32_t *ids;
+	size_t n_ids;
+
+	(void)state;
+	memset(text, 'a', N);
+	text[0] = ' ';
+	assert_int_equal(tokenizer_encode(t, text, N, false, &ids, &n_ids, &err), 0);
+	assert_int_equal(n_ids, 1 + (N - 1) / 4 + 2);
+	assert_int_equal(ids[0], ' ');
+	assert_int_equal(ids[1], TOKENS_AAAA);
+	assert_int_equal(ids[n_ids - 2], TOKENS_AA);
+	assert_int_equal(ids[n_ids - 1], 'a');
+	free(ids);
+	free(text);
+	tokenizer_close(t);
+}
+
+static void test_decode(void **state)
+{
+	static const int32_t ids[] = {TOKENS_USER, TOKENS_THE, 0xE4, 0xBD, 1000, TOKENS_N, TOKENS_END};
+	struct tokenizer *t = tokens_open(tokens_small_json());
+	struct err err = {0};
+	char *text;
+	size_t n;
+
+	(void)state;
+	assert_int_equal(tokenizer_decode(t, ids, 7, false, &text, &n, &err), 0);
+	assert_string_equal(text, "<|user|>the\xE4\xBD<|end|>"); /* ids without a token are nothing */
+	free(text);
+	assert_int_equal(tokenizer_decode(t, ids, 7, true, &text, &n, &err), 0);
+	assert_string_equal(text, "the\xE4\xBD");
+	char *shown = utf8_lossy(text, n, &n);
+	assert_string_equal(shown, "the\xEF\xBF\xBD"); /* one U+FFFD for the one cut character */
+	assert_int_equal(n, 6);
+	free(shown);
+	free(text);
+	assert_int_equal(tokenizer_decode(t, (const int32_t[]){-1}, 1, true, &text, &n, &err), ERR_INVALID);
+	assert_null(text);
+	assert_int_equal(tokenizer_decode(t, NULL, 0, true, &text, &n, &err), 0);
+	assert_string_equal(text, "");
+	free(text);
+	tokenizer_close(t);
+}
+
+static void test_template(void **state)
+{
+	struct tokenizer *t = tokens_open(small_with(
+		"post_processor",
+		"{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},"
+		"{\"type\":\"TemplateProcessing\",\"single\":["
+		"{\"SpecialToken\":{\"id\":\"U\"}},{\"Sequence\":{\"id\":\"A\"}},{\"SpecialToken\":{\"id\":\"E\"}}],"
+		"\"special_tokens\":{\"U\":{\"ids\":[262]},\"E\":{\"ids\":[261,261]}}}]}"));
+	struct err err = {0};
+	int32_t *ids;
+	size_t n;
+
+	(void)state;
+	EXPECT(t, "the", TOKENS_THE);
+	assert_int_equal(tokenizer_encode(t, "the", 3, true, &ids, &n, &err), 0);
+	assert_int_equal(n, 4);
+	assert_memory_equal(ids, ((int32_t[]){262, TOKENS_THE, 261, 261}), 4 * sizeof *ids);
+	free(ids);
+	tokenizer_close(t);
+}
+
+/* A character without a token is never dropped in silence. */
+static void test_unknown_character(void **state)
+{
+	static const char vocab[] = "{\"a\":0,\"b\":1,\"<unk>\":2}";
+	struct err err = {0};
+	int32_t *ids;
+	size_t n;
+
+	(void)state;
+	json_t *json = small_model_with("vocab", vocab);
+	json_object_set_new(json_object_get(json, "model"), "merges", json_array());
+	json_object_set_new(json, "pre_tokenizer", json_null());
+	json_object_set_new(json, "added_tokens", json_null());
+	struct tokenizer *t = tokens_open(json_deep_copy(json));
+	assert_int_equal(tokenizer_encode(t, "abc", 3, false, &ids, &n, &err), ERR_INVALID);
+	assert_non_null(strstr(err.text, "U+0063"));
+	assert_null(ids);
+	tokenizer_close(t);
+
+	json_object_set_new(json_object_get(json, "model"), "unk_token", json_string("<unk>"));
+	t = tokens_open(json_deep_copy(json));
+	EXPECT(t, "acdb", 0, 2, 2, 1);
+	tokenizer_close(t);
+	json_object_set_new(json_object_get(json, "model"), "fuse_unk", json_true());
+	t = tokens_open(json);
+	EXPECT(t, "acd\xFF" "b", 0, 2, 1);
+	tokenizer_close(t);
+}
+
+/* json is given up. */
+static void expect_refused(json_t *json, int code, const char *says)
+{
+	char *text = json_dumps(json, 0);
+	struct tokenizer *t;
+	struct err err = {0};
+
+	assert_int_equal(tokenizer_parse(&t, text, strlen(text), &err), code);
+	assert_null(t);
+	assert_int_equal(err.code, code);
+	if (!strstr(err.text, says))
+		fail_msg("\"%s\" does not say \"%s\"", err.text, says);
+	free(text);
+	json_decref(json);
+}
+
+static void test_unsupported(void **state)
+{
+	static const struct { const char *key, *value, *says; } cases[] = {
+		{"normalizer", "{\"type\":\"BertNormalizer\"}",
+	     "normalizer \"BertNormalizer\" is not supported; supported: NFC"},
+		{"pre_tokenizer", "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Whitespace\"}]}",
+	     "\"Whitespace\""},
+		{"pre_tokenizer",
+	     "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a[bc]]\"},\"behavior\":\"Isolated\"}", "byte 2"},
+		{"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}",
+	     "parenthesis"},
+		{"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\h\"},\"behavior\":\"Isolated\"}",
+	     "byte 0"},
+		{"pre_tokenizer", "{\"type\":\"Split\",\"pattern\":{\"String\":\"x\"},\"behavior\":\"Eaten\"}",
+	     "\"Eaten\""},
+		{"decoder", "{\"type\":\"WordPiece\"}", "decoder \"WordPiece\""},
+		{"post_processor", "{\"type\":\"BertProcessing\"}", "post_processor \"BertProcessing\""},
+		{"model", "{\"type\":\"Unigram\",\"vocab\":[]}",
+	     "model type \"Unigram\" is not supported; supported: BPE"},
+		{"model", "{\"type\":\"BPE\",\"dropout\":0.1}", "dropout"},
+		{"model", "{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"}", "end_of_word_suffix"},
+		{"version", "\"2.0\"", "version \"2.0\""},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		expect_refused(small_with(cases[i].key, cases[i].value), ERR_UNSUPPORTED, cases[i].says);
+}
+
+static void test_malformed(void **state)
+{
+	static const struct { const char *key, *value, *says; } cases[] = {
+		{"model", "[]", "model must be an object, found a list"},
+		{"model", "{}", "model.vocab must be an object of token: id, found nothing"},
+		{"normalizer", "7", "normalizer must be null or an object"},
+		{"normalizer", "{\"type\":\"Prepend\"}",
+	     "normalizer Prepend.prepend must be a string, found nothing"},
+		{"pre_tokenizer", "{\"type\":\"Sequence\"}", "pre_tokenizer Sequence.pretokenizers must be a list"},
+		{"pre_tokenizer", "{\"type\":\"ByteLevel\",\"use_regex\":1}",
+	     "use_regex must be true or false, found a number"},
+		{"pre_tokenizer", "{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":\"x\"}",
+	     "found a string"},
+		{"pre_tokenizer", "{\"type\":\"Metaspace\",\"replacement\":\"ab\"}", "must be one character"},
+		{"decoder", "{\"type\":\"Strip\",\"content\":\" \",\"start\":-1,\"stop\":0}", "Strip.start is -1"},
+		{"added_tokens", "{}", "added_tokens must be a list, found an object"},
+		{"added_tokens", "[7]", "added_tokens[0]: must be an object, found a number"},
+		{"added_tokens", "[{\"id\":300}]", "added_tokens[0]: token.content must be a string, found nothing"},
+		{"added_tokens", "[{\"id\":300,\"content\":\"\"}]", "content is empty"},
+		{"added_tokens", "[{\"id\":99999999,\"content\":\"x!\"}]", "token.id is 99999999, expected 0 to"},
+		{"added_tokens", "[{\"id\":257,\"content\":\"x!\"}]",
+	     "id 257 is given to two tokens, \"the\" and \"x!\""},
+		{"added_tokens", "[{\"id\":300,\"content\":\"the\"}]",
+	     "\"the\" has id 300 here and id 257 in model.vocab"},
+		{"added_tokens", "[{\"id\":300,\"content\":\"x!\"},{\"id\":300,\"content\":\"x!\"}]", "listed twice"},
+		{"post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[]}", "no Sequence A"},
+		{"post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"B\"}}]}",
+	     "\"B\""},
+		{"post_processor",
+	     "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"B\"}}],"
+	     "\"special_tokens\":{\"B\":{\"ids\":[5000]}}}",
+	     "has an id that is no token's"},
+	};
+	static const struct { const char *key, *value, *says; } models[] = {
+		{"vocab", "[]", "model.vocab must be an object of token: id, found a list"},
+		{"vocab", "{}", "model.vocab is empty"},
+		{"vocab", "{\"a\":\"0\"}", "the id of \"a\" must be an integer, found a string"},
+		{"vocab", "{\"a\":-1}", "the id of \"a\" is -1"},
+		{"vocab", "{\"a\":4194304}", "the id of \"a\" is 4194304, expected 0 to 4194303"},
+		{"vocab", "{\"a\":1,\"b\":1}", "id 1 is given to two tokens, \"a\" and \"b\""},
+		{"merges", "{}", "model.merges must be a list, found an object"},
+		{"merges", "[\"t h\",\"th\"]", "model.merges[1] must be \"a b\" or [\"a\", \"b\"], found th"},
+		{"merges", "[\"a b c\"]", "model.merges[0] must be"},
+		{"merges", "[[\"a\"]]", "model.merges[0] must be"},
+		{"merges", "[\"q zz\"]", "model.merges[0] needs the token \"zz\""},
+		{"merges", "[[\"q\",\"z\"]]", "model.merges[0] needs the token \"qz\""},
+		{"unk_token", "\"<unk>\"", "model.unk_token \"<unk>\" is not in model.vocab"},
+		{"byte_fallback", "\"yes\"", "model.byte_fallback must be true or false, found a string"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+		expect_refused(small_with(cases[i].key, cases[i].value), ERR_INVALID, cases[i].says);
+	for (size_t i = 0; i < sizeof models / sizeof *models; i++)
+		expect_refused(small_model_with(models[i].key, models[i].value), ERR_INVALID, models[i].says);
+	expect_refused(json_array(), ERR_INVALID, "expected an object, found a list");
+}
+
+static void test_cut_short(void **state)
+{
+	json_t *json = tokens_small_json();
+	char *text = json_dumps(json, 0);
+	struct tokenizer *t;
+	struct err err = {0};
+
+	(void)state;
+	for (size_t n = 0; n < strlen(text); n += 13) {
+		char *exact = malloc(n + 1); /* so that a read past the end is seen by the sanitizer */
+		memcpy(exact, text, n);
+		int code = tokenizer_parse(&t, exact, n, &err);
+		assert_true(code == ERR_INCOMPLETE || code == ERR_INVALID); /* invalid: cut inside a character */
+		assert_null(t);
+		free(exact);
+	}
+	assert_int_equal(tokenizer_parse(&t, "{\"model\":{\"vocab\":{\"a\":1,\"a\":2}}}", 34, &err), ERR_INVALID);
+	assert_non_null(strstr(err.text, "duplicate"));
+	assert_int_equal(tokenizer_open(&t, "tests/no-such-folder", &err), ERR_MISSING);
+	assert_int_equal(tokenizer_open(&t, "tests", &err), ERR_MISSING);
+	assert_non_null(strstr(err.text, "tests/tokenizer.json is missing"));
+	free(text);
+	json_decref(json);
+}
+
+/* Files with bytes changed at random are taken or refused; what is taken encodes without a crash. */
+static void test_hostile_files(void **state)
+{
+	json_t *json = tokens_small_json();
+	char *text = json_dumps(json, 0);
+	size_t n = strlen(text), n_taken = 0;
+
+	(void)state;
+	for (int i = 0; i < 2000; i++) {
+		char *copy = strdup(text);
+		for (uint32_t k = random_below(3); k < 3; k++)
+			copy[random_below((uint32_t)n)] = text[random_below((uint32_t)n)];
+		struct tokenizer *t;
+		struct err err = {0};
+		if (tokenizer_parse(&t, copy, n, &err) == 0) {
+			int32_t *ids;
+			size_t n_ids;
+			if (tokenizer_encode(t, "the aaaa <|end|>\xFF 1", 20, true, &ids, &n_ids, &err) == 0)
+				free(ids);
+			tokenizer_close(t);
+			n_taken++;
+		} else {
+			assert_true(err.code < 0 && err.text[0]);
+		}
+		free(copy);
+	}
+	assert_in_range(n_taken, 1, 1999);
+	free(text);
+	json_decref(json);
+}
+
+/* An expression that backtracks without end is an error within the match limit. */
+static void test_runaway_expression(void **state)
+{
+	struct tokenizer *t = tokens_open(small_with("pre_tokenizer",
+		"{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a|aa)+$\"},\"behavior\":\"Isolated\"}"));
+	static const char text[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab";
+	struct err err = {0};
+	int32_t *ids;
+	size_t n;
+
+	(void)state;
+	assert_int_equal(tokenizer_encode(t, text, sizeof text - 1, false, &ids, &n, &err), ERR_INVALID);
+	assert_non_null(strstr(err.text, "limit"));
+	assert_null(ids);
+	tokenizer_close(t);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_merges),
+		cmocka_unit_test(test_added_tokens),
+		cmocka_unit_test(test_added_token_flags),
+		cmocka_unit_test(test_bytes_round_trip),
+		cmocka_unit_test(test_ill_formed_is_apart),
+		cmocka_unit_test(test_long_run),
+		cmocka_unit_test(test_decode),
+		cmocka_unit_test(test_template),
+		cmocka_unit_test(test_unknown_character),
+		cmocka_unit_test(test_unsupported),
+		cmocka_unit_test(test_malformed),
+		cmocka_unit_test(test_cut_short),
+		cmocka_unit_test(test_hostile_files),
+		cmocka_unit_test(test_runaway_expression),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
