@@ -1,7 +1,8 @@
 /* noise.h - counter-based sampling noise (DESIGN section 2): no generator state anywhere.
  *
- * Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011), key = a sample's 64-bit noise key,
- * counter = (position, vocabulary index / 4).
+ * Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011),
+ * key = a sample's 64-bit noise key, counter = (position, vocabulary index / 4, 0, 0); word
+ * (vocabulary index % 4) of the block is the entry's.
  */
 #ifndef ROLLOUT_NOISE_H
 #define ROLLOUT_NOISE_H
@@ -14,10 +15,20 @@ uint64_t noise_key(uint64_t run_seed, const char *prompt_id, int32_t epoch, int3
 /* Ten rounds; known-answer tests from the Random123 distribution. */
 void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
 
+/* Standard Gumbel noise of 32 random bits. */
+float gumbel_of_bits(uint32_t bits);
+
 /* Standard Gumbel noise of one vocabulary entry at one position. */
 float noise_gumbel(uint64_t key, int32_t position, int32_t token);
 
 /* Upper bound of noise_gumbel: entries whose logit lies further below the best need no noise. */
 #define NOISE_GUMBEL_MAX 23.0f
+
+/* The constants of Philox4x32, for its vector forms. */
+enum { PHILOX_ROUNDS = 10, PHILOX_WORDS = 4 };
+#define PHILOX_M0 0xd2511f53u
+#define PHILOX_M1 0xcd9e8d57u
+#define PHILOX_W0 0x9e3779b9u
+#define PHILOX_W1 0xbb67ae85u
 
 #endif

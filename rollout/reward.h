@@ -14,6 +14,7 @@ void reward_close(struct reward *reward);
 /* Sets has_reward, reward, reward_answer, reward_steps from the response text (without special
  * tokens), trajectory->answer and trajectory->meta.  On error (say, no answer to compare with)
  * finish becomes FINISH_ERROR, error is set and has_reward stays false; returns the code. */
-int reward_score(const struct reward *reward, struct trajectory *trajectory, const char *text, struct err *err);
+int reward_score(const struct reward *reward, struct trajectory *trajectory, const char *text,
+                 struct err *err);
 
 #endif

@@ -20,8 +20,8 @@ int32_t sampler_draw(struct sampler *sampler, const float *logits, const struct 
                      uint64_t key, int32_t position, float *logprob);
 
 /* Only the token, for drafting (no log-probability; same kept set, same noise). */
-int32_t sampler_draw_token(struct sampler *sampler, const float *logits, const struct sampling_options *options,
-                           uint64_t key, int32_t position);
+int32_t sampler_draw_token(struct sampler *sampler, const float *logits,
+                           const struct sampling_options *options, uint64_t key, int32_t position);
 
 /* Log-probability of a given token; -INFINITY outside the kept set. */
 float sampler_score(struct sampler *sampler, const float *logits, const struct sampling_options *options,

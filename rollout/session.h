@@ -1,0 +1,72 @@
+/* session.h - one sample being generated: a trajectory, its KV and what this round does with it.
+ *
+ * Invariant between rounds: kv holds target keys and values, made under the engine's current policy,
+ * of positions [0, n_computed), and n_computed < n_tokens: the last token has no KV yet, since the
+ * row that computes it is the one whose logits draw the next token.  A session decodes when
+ * n_computed == n_tokens - 1.  KV beyond n_computed is junk of rejected drafts, to be overwritten.
+ */
+#ifndef ROLLOUT_SESSION_H
+#define ROLLOUT_SESSION_H
+
+#include "policy/kv_cache.h"
+#include "rollout/prefix.h"
+#include "rollout/trajectory.h"
+
+enum { DRAFT_LENGTH_MAX = 32 };
+
+enum session_phase { PHASE_QUEUED, PHASE_PREFILL, PHASE_DECODE, PHASE_OVER };
+
+struct session {
+	struct session *next;          /* in a session_list */
+	struct trajectory *trajectory; /* owned */
+	struct prefix *prefix;         /* the prompt's KV, joined */
+	struct kv_seq kv;
+	bool forked;                   /* kv begins with the prompt's */
+	int32_t n_computed;
+	int32_t length_max;            /* tokens at which it ends with FINISH_LENGTH */
+	enum session_phase phase;
+	double phase_start;            /* seconds */
+
+	/* this round */
+	int32_t n_prefill;             /* positions computed from n_computed on */
+	int32_t n_draft;               /* proposed tokens */
+	int32_t draft[DRAFT_LENGTH_MAX];
+	int32_t logits_row;            /* first row of logits in the call */
+	int32_t n_accepted;            /* of those */
+	int32_t n_made;                /* tokens appended */
+};
+
+/* Takes the trajectory, joins its prefix. */
+struct session *session_open(struct trajectory *trajectory, struct prefix_table *prefixes, int max_context);
+
+/* Releases KV and prefix; the trajectory goes back to the caller. */
+struct trajectory *session_close(struct session *session, struct prefix_table *prefixes);
+
+/* Forget the KV: it is computed anew before the session goes on. */
+void session_rewind(struct session *session);
+
+/* Time since the last change is booked on the trajectory. */
+void session_enter(struct session *session, enum session_phase phase, double now);
+
+/* Take the prompt's KV from the prefix, which must be ready; returns what prefix_fork does. */
+int32_t session_fork(struct session *session);
+
+static inline bool session_decodes(const struct session *session)
+{
+	return session->forked && session->n_computed == session->trajectory->n_tokens - 1;
+}
+
+/* First in, first out. */
+struct session_list {
+	struct session *first, *last;
+	int n;
+};
+
+void session_list_append(struct session_list *list, struct session *session);
+void session_list_push_front(struct session_list *list, struct session *session);
+struct session *session_list_pop(struct session_list *list); /* NULL if empty */
+
+/* Remove by trajectory id, 0 for the first; NULL if there is none. */
+struct session *session_list_remove(struct session_list *list, uint64_t trajectory_id);
+
+#endif

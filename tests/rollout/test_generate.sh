@@ -1,0 +1,127 @@
+#!/bin/bash
+# drumroll generate and score: the same samples whatever the circumstances, scores equal to what was
+# recorded, and every wrong request refused with status 2 and a sentence.
+set -u
+DRUMROLL=${DRUMROLL:-build/drumroll}
+TEST_TMP=${TEST_TMP:-$(mktemp -d)}
+T=$TEST_TMP/generate; mkdir -p "$T"
+
+MODEL=configs/quickstart
+[ -e $MODEL/model.safetensors ] || MODEL=${DRUMROLL_DATA:-../shared/data}/models/stories15M
+[ -e "$MODEL/model.safetensors" ] || { echo "skip generate neither configs/quickstart nor stories15M is here"; exit 0; }
+
+cat >"$T/prompts.jsonl" <<'JSON'
+{"prompt": "Once upon a time"}
+{"prompt": "12 + 30 =", "id": "sum", "answer": "42"}
+
+{"prompt": "The", "id": 17}
+JSON
+
+ok() { if [ "$1" -eq 0 ]; then echo "ok $2"; else echo "not ok $2"; fi; }
+generate() { "$DRUMROLL" generate --model "$MODEL" --prompts "$T/prompts.jsonl" --samples 3 --max-tokens 24 --threads 1 "$@" 2>"$T/log"; }
+stable() { python3 - "$1" <<'PY'
+import json, sys
+for line in open(sys.argv[1]):
+    row = json.loads(line)
+    print({k: v for k, v in row.items() if k not in ("drafted", "accepted", "verify_calls")})
+PY
+}
+same() { # same NAME A B
+	stable "$T/$2.jsonl" >"$T/a"; stable "$T/$3.jsonl" >"$T/b"
+	[ -s "$T/a" ] && cmp -s "$T/a" "$T/b"; ok $? "$1"
+}
+
+generate --mode exact --seed 5 --out "$T/exact.jsonl"; ok $? "exact mode"
+grep -q "tokens/s" "$T/log"; ok $? "summary on standard error"
+python3 - "$T/exact.jsonl" <<'PY'
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+assert [(r["prompt_id"], r["sample"]) for r in rows] == [(p, s) for p in ("0", "sum", "17") for s in range(3)]
+for r in rows:
+    assert len(r["tokens"]) == len(r["logprobs"]) and 1 <= len(r["tokens"]) <= 24 and len(r["prompt_tokens"]) >= 1
+    assert r["finish_reason"] == ("length" if len(r["tokens"]) == 24 else "stop"), r["finish_reason"]
+    assert all(p <= 0 for p in r["logprobs"]) and isinstance(r["text"], str) and r["temperature"] == 1
+    assert r["drafted"] == r["accepted"] == r["verify_calls"] == 0
+assert len({tuple(r["tokens"]) for r in rows}) > 3, "samples differ"
+PY
+ok $? "lines in order, with their fields"
+
+generate --mode speculative --seed 5 --out "$T/spec.jsonl"; same "speculation changes no bit" exact spec
+grep -q "acceptance" "$T/log"; ok $? "acceptance is told"
+generate --seed 5 --draft-length 1 --threads 2 --out "$T/one.jsonl"; same "draft length 1, two threads" exact one
+generate --seed 5 --draft-length 9 --max-active 2 --out "$T/nine.jsonl"; same "draft length 9, two at a time" exact nine
+generate --seed 5 --max-active 1 --mode exact >"$T/stdout.jsonl"; same "one at a time, to standard output" exact stdout
+DRUMROLL_CPU=scalar generate --seed 5 --mode exact --out "$T/scalar.jsonl"; same "scalar kernels" exact scalar
+generate --mode exact --seed 6 --out "$T/seed.jsonl"; ! cmp -s "$T/exact.jsonl" "$T/seed.jsonl"; ok $? "another seed, other samples"
+
+# Scores of what was generated, under each setting.
+check_score() { # check_score NAME FILE [OPTIONS]
+	local name=$1 file=$2; shift 2
+	"$DRUMROLL" score --model "$MODEL" --in "$T/$file.jsonl" --out "$T/score.jsonl" --threads 1 "$@" 2>"$T/log" &&
+	python3 - "$T/$file.jsonl" "$T/score.jsonl" <<'PY'
+import json, sys
+a, b = ([json.loads(line) for line in open(p)] for p in sys.argv[1:])
+assert len(a) == len(b) > 0
+for x, y in zip(a, b):
+    assert x["logprobs"] == y["logprobs"] and x["prompt_id"] == y["prompt_id"] and x["sample"] == y["sample"]
+PY
+	ok $? "$name"
+}
+check_score "scores equal records" spec
+generate --seed 2 --temperature 0.7 --top-p 0.9 --out "$T/top_p.jsonl"; check_score "scores equal records with top-p" top_p
+generate --seed 2 --temperature 1.3 --top-k 5 --mode exact --out "$T/top_k.jsonl"; check_score "scores equal records with top-k" top_k
+generate --seed 2 --temperature 0 --out "$T/greedy.jsonl"; check_score "scores equal records when greedy" greedy
+
+# The same, from text, and with other settings or nothing before the tokens.
+python3 - "$T/exact.jsonl" "$T" <<'PY'
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+with open(sys.argv[2] + "/text.jsonl", "w") as text, open(sys.argv[2] + "/bare.jsonl", "w") as bare:
+    for r in rows:
+        text.write(json.dumps({k: r[k] for k in ("prompt", "tokens", "prompt_id", "sample", "logprobs")}) + "\n")
+        bare.write(json.dumps({"tokens": r["prompt_tokens"] + r["tokens"]}) + "\n")
+PY
+check_score "scores from prompt text" text
+"$DRUMROLL" score --model "$MODEL" --in "$T/bare.jsonl" >"$T/bare_score.jsonl" 2>"$T/log" &&
+python3 - "$T/exact.jsonl" "$T/bare_score.jsonl" <<'PY'
+import json, sys
+a, b = ([json.loads(line) for line in open(p)] for p in sys.argv[1:])
+for x, y in zip(a, b):
+    assert y["logprobs"][0] is None and y["logprobs"][len(x["prompt_tokens"]):] == x["logprobs"]
+PY
+ok $? "scores of tokens alone"
+"$DRUMROLL" score --model "$MODEL" --in "$T/exact.jsonl" --temperature 0.5 >"$T/cold.jsonl" 2>"$T/log"
+! cmp -s "$T/cold.jsonl" <("$DRUMROLL" score --model "$MODEL" --in "$T/exact.jsonl"); ok $? "a flag overrides the line's setting"
+
+# refuse STATUS NAME TEXT COMMAND...: that status, and TEXT (a regular expression) on standard error
+refuse() {
+	local status=$1 name=$2 text=$3; shift 3
+	timeout 60 "$@" >"$T/out" 2>"$T/err" </dev/null
+	local found=$?
+	if [ $found -eq "$status" ] && grep -qE -e "$text" "$T/err"; then echo "ok refused: $name"
+	else echo "status $found, expected $status"; head -n 3 "$T/err"; echo "not ok refused: $name"; fi
+}
+G="$DRUMROLL generate --model $MODEL --prompts $T/prompts.jsonl"
+refuse 2 "unknown option" "--sample'" $G --sample 3
+refuse 2 "missing value" "--seed needs a value" $G --seed
+refuse 2 "no number" "--samples: expected a whole number, found 'x'" $G --samples x
+refuse 2 "number with a tail" "found '4k'" $G --max-tokens 4k
+refuse 2 "out of bounds" "--top-p: expected" $G --top-p 1.5
+refuse 2 "NaN" "--temperature" $G --temperature nan
+refuse 2 "overflow" "--seed" $G --seed 99999999999999999999
+refuse 2 "unknown mode" "exact.speculative" $G --mode fast
+refuse 2 "no model" "--model is missing" "$DRUMROLL" generate --prompts "$T/prompts.jsonl"
+refuse 2 "model that is not there" "$T/nowhere" "$DRUMROLL" generate --model "$T/nowhere" --prompts "$T/prompts.jsonl"
+refuse 2 "prompts that are not there" "nothing.jsonl" "$DRUMROLL" generate --model "$MODEL" --prompts "$T/nothing.jsonl"
+refuse 2 "score without input" "--in is missing" "$DRUMROLL" score --model "$MODEL"
+refuse 1 "output folder that is not there" "nowhere/out" $G --samples 1 --max-tokens 2 --out "$T/nowhere/out"
+
+S="$DRUMROLL score --model $MODEL --in $T/bad.jsonl --out $T/kept"
+echo kept >"$T/kept"
+bad() { printf '%s\n' '{"tokens": [5, 6]}' "$2" >"$T/bad.jsonl"; refuse 1 "$1" "bad.jsonl:2: .*$3" $S; }
+bad "line that is no JSON" '{"tokens": [5' "JSON"
+bad "line without tokens" '{"prompt": "The"}' "tokens must be a list"
+bad "token that is no number" '{"tokens": [5, "6"]}' "tokens.1. is not"
+bad "token beyond the vocabulary" '{"tokens": [5, 2000000000]}' "vocabulary"
+bad "bad setting on a line" '{"tokens": [5, 6], "top_p": 7}' "top_p"
+[ "$(cat "$T/kept")" = kept ] && [ "$(ls "$T" | grep -c part)" -eq 0 ]; ok $? "a failed command leaves the old file"

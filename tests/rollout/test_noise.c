@@ -1,0 +1,141 @@
+/* test_noise.c - Philox against Random123's known answers; Gumbel noise against libm in double
+ * precision and, at 5 sigma with fixed keys, against its distribution. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "rollout/noise.h"
+
+/* Largest error of gumbel_of_bits against double: 2 ulp of the value or of 1 near its zero. */
+#define GUMBEL_ERROR_MAX 3e-7
+#define EULER_GAMMA 0.57721566490153286
+#define PI 3.14159265358979324
+
+enum { N_DRAWS = 400000 };
+
+/* kat_vectors of the Random123 distribution, philox4x32 with 10 rounds. */
+static void philox_known_answers(void **state)
+{
+	(void)state;
+	static const struct {
+		uint32_t counter[4], key[2], out[4];
+	} known[] = {
+		{{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+		{{~0u, ~0u, ~0u, ~0u}, {~0u, ~0u}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+		{{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0},
+		 {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+	};
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+		uint32_t out[4];
+		philox4x32(out, known[i].counter, known[i].key);
+		assert_memory_equal(out, known[i].out, sizeof out);
+	}
+}
+
+static double gumbel_double(uint32_t bits)
+{
+	return -log(-log1p(-((double)bits + 0.5) * 0x1p-32));
+}
+
+static void assert_gumbel(uint32_t bits)
+{
+	double expected = gumbel_double(bits), found = (double)gumbel_of_bits(bits);
+	double bound = GUMBEL_ERROR_MAX * (fabs(expected) > 1 ? fabs(expected) : 1);
+	if (!(fabs(found - expected) <= bound))
+		fail_msg("bits %08x: expected %.9g, found %.9g", bits, expected, found);
+}
+
+static void gumbel_is_accurate(void **state)
+{
+	(void)state;
+	for (int shift = 0; shift < 32; shift++) {
+		for (int32_t near = -3; near <= 3; near++) {
+			assert_gumbel((1u << shift) + (uint32_t)near);
+			assert_gumbel(~((1u << shift) + (uint32_t)near));
+		}
+	}
+	uint32_t bits = 1;
+	for (int i = 0; i < 200000; i++) assert_gumbel(bits = bits * 1664525u + 1013904223u);
+}
+
+static void gumbel_falls_with_its_bits(void **state)
+{
+	(void)state;
+	float before = gumbel_of_bits(0);
+	assert_true(before < NOISE_GUMBEL_MAX);
+	for (uint64_t bits = 0; bits <= UINT32_MAX; bits += 4093) {
+		float now = gumbel_of_bits((uint32_t)bits);
+		assert_true(now <= before + 1e-6f);
+		before = now;
+	}
+	assert_true(isfinite(gumbel_of_bits(UINT32_MAX)) && gumbel_of_bits(UINT32_MAX) > -3.2f);
+}
+
+/* Mean and variance over tokens, over positions, over keys; correlation of neighbours. */
+static void gumbel_moments(void **state)
+{
+	(void)state;
+	const double variance = PI * PI / 6;
+	for (int axis = 0; axis < 3; axis++) {
+		double sum = 0, squares = 0, products = 0, before = 0;
+		for (int i = 0; i < N_DRAWS; i++) {
+			double g =
+				(double)noise_gumbel(axis == 2 ? 77 + (uint64_t)i : 77, axis == 1 ? i : 5, axis == 0 ? i : 9);
+			g -= EULER_GAMMA;
+			sum += g;
+			squares += g * g;
+			products += g * before;
+			before = g;
+		}
+		/* Standard deviations of the three means; the fourth central moment of a Gumbel is 5.4 variance^2. */
+		assert_true(fabs(sum / N_DRAWS) < 5 * sqrt(variance / N_DRAWS));
+		assert_true(fabs(squares / N_DRAWS - variance) < 5 * variance * sqrt(4.4 / N_DRAWS));
+		assert_true(fabs(products / N_DRAWS) < 5 * variance / sqrt(N_DRAWS));
+	}
+}
+
+/* Chi-square over bins of equal probability, the tail cut ever finer. */
+static void gumbel_distribution(void **state)
+{
+	(void)state;
+	enum { BINS = 16 };
+	int count[BINS] = {0};
+	for (int i = 0; i < N_DRAWS; i++) {
+		double tail = -expm1(-exp(-(double)noise_gumbel(0x123456789abcdefu, i / 1000, i % 1000)));
+		int bin = (int)-log2(tail); /* bin b holds a share 2^-(b+1) */
+		count[bin < BINS - 1 ? bin : BINS - 1]++;
+	}
+	for (int b = 0; b < BINS; b++) {
+		double share = b < BINS - 1 ? exp2(-b - 1) : exp2(1 - BINS), expected = share * N_DRAWS;
+		assert_true(fabs(count[b] - expected) < 5 * sqrt(expected * (1 - share)) + 1);
+	}
+}
+
+static void key_depends_on_everything(void **state)
+{
+	(void)state;
+	uint64_t key = noise_key(1, "prompt", 0, 0);
+	assert_int_equal(key, noise_key(1, "prompt", 0, 0));
+	assert_int_not_equal(key, noise_key(2, "prompt", 0, 0));
+	assert_int_not_equal(key, noise_key(1, "prompT", 0, 0));
+	assert_int_not_equal(key, noise_key(1, "prompt", 1, 0));
+	assert_int_not_equal(key, noise_key(1, "prompt", 0, 1));
+	assert_int_not_equal(noise_key(1, "prompt", 1, 0), noise_key(1, "prompt", 0, 1));
+	assert_int_not_equal(noise_key(1, "", 0, 0), noise_key(1, "a", 0, 0));
+	/* Recorded runs are replayed from their seeds: the key may never change. */
+	assert_int_equal(key, 0xb6e5c23a4dcc37ebu);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(philox_known_answers), cmocka_unit_test(gumbel_is_accurate),
+		cmocka_unit_test(gumbel_falls_with_its_bits), cmocka_unit_test(gumbel_moments),
+		cmocka_unit_test(gumbel_distribution), cmocka_unit_test(key_depends_on_everything),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
