@@ -12,6 +12,11 @@
 
 #include "configs/err.h"
 
+enum {
+	MESSAGE_NESTING_MAX = 16,
+	MESSAGE_VALUES_MAX = 1 << 20 /* bounds what parsing may cost beyond the bytes themselves */
+};
+
 struct message_writer; /* grows; owns its bytes */
 
 struct message_writer *message_writer_open(void);
@@ -28,9 +33,12 @@ void message_put_real(struct message_writer *writer, double value);
 void message_put_bool(struct message_writer *writer, bool value);
 void message_put_text(struct message_writer *writer, const char *text);  /* NULL: nil */
 void message_put_bin(struct message_writer *writer, const void *bytes, size_t n_bytes);
+/* The head of a bin whose n_bytes the caller sends behind the message himself, uncopied: the last value. */
+void message_begin_bin(struct message_writer *writer, size_t n_bytes);
 
-/* Parsed message; nodes and texts are borrowed until message_close.  Nesting deeper than 16, sizes
- * beyond the bytes that are there, and trailing bytes are errors. */
+/* Parsed message; nodes and texts are borrowed until message_close.  Nesting deeper than
+ * MESSAGE_NESTING_MAX, more than MESSAGE_VALUES_MAX values, sizes beyond the bytes that are there, and
+ * trailing bytes are errors.  The bytes are copied: they need not outlive the call. */
 struct message;
 struct message_node; /* a value */
 
@@ -38,11 +46,12 @@ int message_parse(struct message **message, const void *bytes, size_t n_bytes, s
 void message_close(struct message *message);
 const struct message_node *message_root(const struct message *message);
 
-/* Field of a map, or NULL. */
+/* Field of a map, or NULL; where a key is there twice the first counts. */
 const struct message_node *message_field(const struct message_node *map, const char *key);
 /* Items of an array: count, or -1 if it is none. */
 int64_t message_count(const struct message_node *array);
 const struct message_node *message_item(const struct message_node *array, uint32_t index);
+bool message_is_nil(const struct message_node *node);
 
 /* Required typed fields: ERR_MISSING or ERR_INVALID naming key, expected and found.
  * Texts are NUL-terminated copies owned by the message. */

@@ -1,0 +1,61 @@
+/* peer.h - what the server knows about one connection, as a pure state machine: payloads in, frames out.
+ *
+ * Knows no socket and no clock.  Hostile input ends in an ERROR frame: with `fatal` where the stream
+ * can no longer be trusted, without where only the request was wrong.
+ *
+ *     STRANGER --hello--> CHALLENGED --auth--> WELCOME --bye or fatal error--> OVER
+ *         `------------- no secret -------------^
+ */
+#ifndef TRAINER_BRIDGE_PEER_H
+#define TRAINER_BRIDGE_PEER_H
+
+#include "trainer_bridge/batches.h"
+#include "trainer_bridge/frame.h"
+#include "trainer_bridge/intake.h"
+#include "trainer_bridge/server.h"
+
+struct peer;
+
+/* What all peers of a server share; owned by the server. */
+struct exchange {
+	const char *run_id, *secret;  /* secret NULL: none asked for */
+	size_t frame_bytes_max;
+	int credits_max;
+	int64_t version;
+	struct server_callbacks callbacks;
+	struct intake *intake;
+	struct peer *pusher;          /* whose weights are being taken in, or NULL */
+	struct batches batches;
+	bool finishing;               /* no more batches will be put */
+	int n_welcome;
+	void (*nonce)(uint8_t nonce[NONCE_BYTES]);
+};
+
+/* Bytes to send: head, then body, which borrows from batch. */
+struct peer_frame {
+	uint8_t *head;                /* owned */
+	size_t head_bytes;
+	const uint8_t *body;
+	size_t body_bytes;
+	struct batch *batch;          /* referenced, or NULL */
+};
+
+struct peer *peer_open(struct exchange *exchange);
+/* Gives back its batches and drops its unfinished weights; why is told to the peer_left callback. */
+void peer_close(struct peer *peer, const char *why);
+
+void peer_receive(struct peer *peer, const void *payload, size_t n_bytes);
+void peer_refuse(struct peer *peer, enum wire_error error, const char *text); /* a fatal ERROR */
+
+/* The next bytes to send; false if there are none now. */
+bool peer_next_frame(struct peer *peer, struct peer_frame *frame);
+void peer_frame_free(struct peer_frame *frame);
+
+size_t peer_frame_bytes_max(const struct peer *peer); /* small until WELCOME */
+bool peer_welcome(const struct peer *peer);
+bool peer_over(const struct peer *peer);              /* what else arrives is not for us */
+bool peer_said_bye(const struct peer *peer);
+/* So many answers wait to be sent that no more requests should be read. */
+bool peer_choked(const struct peer *peer);
+
+#endif
