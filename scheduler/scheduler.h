@@ -16,7 +16,7 @@
  *  S5  A delivered batch has exactly the wanted number of groups.
  *  S6  Partials are leased before fresh groups, oldest group first.
  *  S7  A sample put aside max_deferrals times, or whose oldest token lags max_staleness versions, is
- *      not put aside again: the step waits for it.
+ *      not put aside again: the step waits for it, whether it is leased by now or still to be.
  *  S8  Progress: while a step is open and a rank has room, waiting or openable work is leased.
  *  S9  A result under a lease that is no longer current changes nothing.
  *  S10 An evaluation step delivers exactly the evaluation groups, and training partials rest.
@@ -44,11 +44,11 @@ enum action_type {
 	ACTION_NONE,
 	ACTION_OPEN_GROUP,     /* group, eval, n_samples: take the next prompt; no reply needed */
 	ACTION_LEASE,          /* group, sample, rank, lease: send the sample to the rank */
-	ACTION_STOP,           /* rank, keep_finishing: put everything aside and report quiet; samples marked by
-	                          ACTION_KEEP before it go on */
+	ACTION_STOP,           /* rank: put everything aside and report quiet; samples named by ACTION_KEEP
+	                          before it go on */
 	ACTION_KEEP,           /* rank, group, sample: must run to its end (S7) */
 	ACTION_GROUP_COMPLETE, /* group: compute advantages, then call scheduler_on_group_scored */
-	ACTION_STEP_READY      /* step, eval: the delivered groups were named by ACTION_DELIVER before it */,
+	ACTION_STEP_READY,     /* step, eval: the delivered groups were named by ACTION_DELIVER before it */
 	ACTION_DELIVER         /* group: part of the step's batch, in order of delivery */
 };
 
@@ -64,9 +64,9 @@ struct action {
 struct scheduler *scheduler_open(const struct scheduler_options *options);
 void scheduler_close(struct scheduler *scheduler);
 
-/* Events. */
+/* Events.  Take all actions after each.  A rank that joins again has lost what it held. */
 void scheduler_on_rank_joined(struct scheduler *scheduler, int rank, int capacity);
-void scheduler_on_rank_lost(struct scheduler *scheduler, int rank); /* its samples wait again, as last known */
+void scheduler_on_rank_lost(struct scheduler *scheduler, int rank); /* its samples wait, as last known */
 /* Begin a training step under `version`, or an evaluation of n_eval groups. */
 void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t version);
 void scheduler_on_eval_begin(struct scheduler *scheduler, int64_t step, int n_eval);
@@ -74,14 +74,18 @@ void scheduler_on_sample_done(struct scheduler *scheduler, uint64_t group, int s
 /* oldest_version: version of its first response token, or the current one if it has none. */
 void scheduler_on_sample_partial(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease,
                                  int64_t oldest_version);
-void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool keep); /* false: drop and replace */
+/* keep false: drop it, and open another where the step needs it; evaluation groups are always kept. */
+void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool keep);
 void scheduler_on_rank_quiet(struct scheduler *scheduler, int rank);
 
-/* For resuming from the store: a group that exists, with its samples' states to follow by
- * scheduler_restore_sample, before the first step. */
+/* For resuming from the store, before the first step: a training group that is not delivered, with the
+ * states of its samples to follow by scheduler_restore_sample (those left out wait afresh; not done:
+ * put aside with tokens).  A group whose samples are all done asks to be scored again. */
 void scheduler_restore_group(struct scheduler *scheduler, uint64_t group, int n_samples);
-void scheduler_restore_sample(struct scheduler *scheduler, uint64_t group, int sample, bool done, int deferrals,
-                              int64_t oldest_version);
+void scheduler_restore_sample(struct scheduler *scheduler, uint64_t group, int sample, bool done,
+                              int deferrals, int64_t oldest_version);
+/* Ids of new groups start here or after the restored ones: those delivered before are not reused. */
+void scheduler_restore_next_group(struct scheduler *scheduler, uint64_t next_group);
 
 /* The next action, in order; false if there is none. */
 bool scheduler_next_action(struct scheduler *scheduler, struct action *action);

@@ -1,7 +1,8 @@
-/* store.h - the run directory: SQLite (WAL) plus metrics.jsonl and summary.json; the only file pair
- * that knows <sqlite3.h>.
+/* store.h - the run directory's database, drumroll.db: SQLite in WAL mode; store*.c alone know
+ * <sqlite3.h>.
  *
- * One writer.  Rows gathered between store_flush calls are one transaction (group commit).
+ * One writer, which a lock on drumroll.lock enforces between processes.  Rows gathered between
+ * store_flush calls are one transaction (group commit): after a crash the file is as of the last flush.
  */
 #ifndef SCHEDULER_STORE_H
 #define SCHEDULER_STORE_H
@@ -13,26 +14,39 @@ struct store;
 enum store_state { STORE_PARTIAL, STORE_DONE, STORE_DELIVERED, STORE_DROPPED };
 
 /* Create run_dir/drumroll.db with its tables (schema version in user_version): runs, prompts, groups,
- * trajectories, segments, deliveries, weight_versions, metrics.  The directory must exist. */
-int store_open(struct store **store, const char *run_dir, const char *run_id, const char *config_yaml, struct err *err);
+ * trajectories, segments, deliveries, weight_versions, metrics; or go on with the one that is there.
+ * The directory must exist.  Refuses a directory that another process writes to (ERR_STATE), another
+ * schema version (ERR_UNSUPPORTED), a damaged file (ERR_INVALID), what cannot be written (ERR_IO). */
+int store_open(struct store **store, const char *run_dir, const char *run_id, const char *config_yaml,
+               struct err *err);
+/* Flushes; the store is closed whatever it returns. */
 int store_close(struct store *store, struct err *err);
 
-int store_put_group(struct store *store, uint64_t group_id, const char *prompt_id, int32_t epoch, int32_t n_samples, bool eval, struct err *err);
-int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step, struct err *err);
+int store_put_group(struct store *store, uint64_t group_id, const char *prompt_id, int32_t epoch,
+                    int32_t n_samples, bool eval, struct err *err);
+/* Of the group and all its stored trajectories. */
+int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step,
+                      struct err *err);
 /* Insert or replace by id; tokens, logprobs, versions as blobs; segments in their own table. */
-int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state, struct err *err);
-int store_put_delivery(struct store *store, uint64_t batch_id, int64_t step, int64_t version, int n, struct err *err);
+int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state,
+                         struct err *err);
+int store_put_delivery(struct store *store, uint64_t batch_id, int64_t step, int64_t version, int n,
+                       struct err *err);
 int store_ack_delivery(struct store *store, uint64_t batch_id, struct err *err);
-int store_put_version(struct store *store, int64_t version, int64_t step, uint64_t xxh3, size_t bytes, struct err *err);
+int store_put_version(struct store *store, int64_t version, int64_t step, uint64_t xxh3, size_t bytes,
+                      struct err *err);
 /* One metrics row: JSON object text. */
 int store_put_metrics(struct store *store, int64_t step, const char *json, struct err *err);
 int store_flush(struct store *store, struct err *err);
 
 /* Every stored trajectory in order of id, for export and tests; the callback borrows it; non-zero
- * from the callback ends the walk. */
-int store_each_trajectory(struct store *store, int (*each)(void *context, const struct trajectory *trajectory, enum store_state state),
+ * from the callback ends the walk and is returned.  A record that breaks the format or its checksum
+ * is ERR_INVALID. */
+int store_each_trajectory(struct store *store,
+                          int (*each)(void *context, const struct trajectory *trajectory,
+                                      enum store_state state),
                           void *context, struct err *err);
-/* Open an existing run directory read-only. */
+/* Open an existing run directory read-only, also while a run writes to it. */
 int store_open_existing(struct store **store, const char *run_dir, struct err *err);
 
 #endif

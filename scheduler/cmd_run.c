@@ -1,0 +1,129 @@
+/* cmd_run.c - `drumroll run CONFIG [--set section.key=value ...]`, one process per MPI rank.
+ *
+ * Everything that can be refused is refused here, before any work starts: the config by every rank
+ * alike, before MPI; model, tokenizer, prompts and memory by rank 0.  Only rank 0 complains. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "configs/config_arguments.h"
+#include "rollout/advantage.h"
+#include "rollout/reward.h"
+#include "scheduler/commands.h"
+#include "scheduler/controller.h"
+#include "scheduler/model_memory.h"
+#include "scheduler/worker.h"
+#include "trainer_bridge/address.h"
+
+/* Options that contradict each other or name nothing. */
+static int check_config(const struct config *c, struct err *err)
+{
+	if (!c->model.path[0]) return err_set(err, ERR_CONFIG, "model.path is empty: name a model directory");
+	if (!c->data.prompts[0]) return err_set(err, ERR_CONFIG, "data.prompts is empty: name a file of JSON lines");
+	if (c->rollout.group_size < 2 && c->advantage.estimator != ADVANTAGE_MC_GRPO && c->reward.kind != REWARD_NONE)
+		return err_set(err, ERR_CONFIG, "rollout.group_size is 1, but the estimator compares samples of a group: set at least 2");
+	if (advantage_samples_to_draw(&c->advantage, (int)c->rollout.group_size) > TRAJECTORY_SAMPLES_MAX)
+		return err_set(err, ERR_TOO_BIG, "rollout.group_size is beyond %d samples per group", TRAJECTORY_SAMPLES_MAX - 1);
+	if (c->trainer.kind == TRAINER_REFERENCE && (c->rollout.top_p < 1 || c->rollout.top_k > 0))
+		return err_set(err, ERR_CONFIG, "the reference trainer computes untruncated log-probabilities: set rollout.top_p to 1 and rollout.top_k to 0, or use trainer.kind external");
+	if (c->reward.kind == REWARD_NONE && c->trainer.kind == TRAINER_REFERENCE)
+		return err_set(err, ERR_CONFIG, "reward.kind is none, but the reference trainer needs advantages: choose a verifier, or trainer.kind external");
+	return 0;
+}
+
+struct inputs {
+	struct model_config model;
+	struct tokenizer *tokenizer;
+	struct chat *chat;
+	struct prompts prompts, eval_prompts;
+};
+
+/* {run} in a path is still open here; the server looks at it again. */
+static int check_address(const struct config *c, struct err *err)
+{
+	struct address address;
+
+	if (c->trainer.kind == TRAINER_NONE || !address_parse(&address, c->bridge.listen, err)) return 0;
+	return err_context(err, "bridge.listen");
+}
+
+static int inputs_load(struct inputs *in, const struct config *c, struct err *err)
+{
+	struct reward *reward = NULL;
+	int32_t stop;
+
+	int rc = check_address(c, err);
+	if (!rc) rc = model_config_read(&in->model, c->model.path, err);
+	if (!rc) rc = model_memory_check(&in->model, c, err);
+	if (!rc) rc = reward_open(&reward, &c->reward, err);
+	if (reward) reward_close(reward);
+	if (!rc) rc = tokenizer_open(&in->tokenizer, c->model.path, err);
+	if (!rc && c->rollout.stop[0] && tokenizer_single(in->tokenizer, c->rollout.stop, &stop, err))
+		rc = err_context(err, "rollout.stop");
+	if (!rc) rc = chat_open(&in->chat, c->model.path, err);
+	struct prompts_options options = { .prompt_key = c->data.prompt_key, .answer_key = c->data.answer_key,
+		.template = c->data.template, .limit = (size_t)c->data.limit, .max_context = in->model.max_context };
+	if (!rc) rc = prompts_load(&in->prompts, c->data.prompts, in->tokenizer, in->chat, &options, err);
+	options.limit = (size_t)c->eval.limit;
+	if (!rc && c->data.eval_prompts[0])
+		rc = prompts_load(&in->eval_prompts, c->data.eval_prompts, in->tokenizer, in->chat, &options, err);
+	return rc;
+}
+
+static void inputs_free(struct inputs *in)
+{
+	prompts_free(&in->prompts);
+	prompts_free(&in->eval_prompts);
+	if (in->chat) chat_close(in->chat);
+	if (in->tokenizer) tokenizer_close(in->tokenizer);
+}
+
+/* Rank 0: check everything, then control; a refusal lets the waiting workers go. */
+static int lead(struct transport *transport, const struct config *config, struct err *err)
+{
+	struct inputs in = { 0 };
+
+	int rc = inputs_load(&in, config, err);
+	if (rc) {
+		controller_dismiss(transport);
+	} else {
+		struct controller_inputs inputs = { .config = config, .model = &in.model, .prompts = &in.prompts,
+		                                    .eval_prompts = &in.eval_prompts };
+		rc = controller_run(transport, &inputs);
+	}
+	inputs_free(&in);
+	return rc;
+}
+
+/* A negative code with err set, or the exit status. */
+static int run_ranks(const struct config *config, struct err *err)
+{
+	struct transport *transport;
+
+	int rc = transport_open(&transport, err);
+	if (rc) return rc;
+	if (transport_size(transport) < 2)
+		rc = err_set(err, ERR_USAGE, "a run needs a controller and at least one worker: mpirun -n 3 drumroll run CONFIG");
+	else if (transport_rank(transport) > 0) rc = worker_run(transport, config);
+	else rc = lead(transport, config, err);
+	transport_close(transport, 5);
+	return rc;
+}
+
+int run_command(int argc, char **argv)
+{
+	struct config_arguments arguments;
+	struct config config;
+	struct err err;
+
+	int rc = config_arguments_read(&arguments, argc, argv, NULL, NULL, &err);
+	if (!rc) rc = config_load(&config, arguments.path, arguments.sets, arguments.n_sets, &err);
+	if (!rc) {
+		rc = check_config(&config, &err);
+		if (!rc) rc = run_ranks(&config, &err);
+		config_free(&config);
+	}
+	if (rc >= 0) return rc; /* a status: what went wrong has been said */
+	if (!transport_is_follower()) fprintf(stderr, "drumroll: %s\n", err.text);
+	return rc == ERR_USAGE || rc == ERR_CONFIG ? EXIT_USAGE : EXIT_FAILURE;
+}

@@ -1,0 +1,12 @@
+/* commands.h - one function per command of the program; argv[0] is the command's name, the result the
+ * exit status: 0 well, 1 failed, 2 the request itself was wrong. */
+#ifndef SCHEDULER_COMMANDS_H
+#define SCHEDULER_COMMANDS_H
+
+int run_command(int argc, char **argv);      /* cmd_run.c */
+int generate_command(int argc, char **argv); /* cmd_generate.c */
+int score_command(int argc, char **argv);    /* cmd_score.c */
+int tokenize_command(int argc, char **argv); /* cmd_tokenize.c */
+int export_command(int argc, char **argv);   /* cmd_export.c */
+
+#endif

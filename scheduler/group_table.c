@@ -1,0 +1,84 @@
+/* group_table.c - a window over ascending ids. */
+#include "scheduler/group_table.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct group_table {
+	struct live_group **window; /* [n]: ids base .. base+n-1; NULL where gone */
+	uint64_t base;
+	size_t n, capacity;
+};
+
+struct group_table *group_table_open(void)
+{
+	return xcalloc(1, sizeof(struct group_table));
+}
+
+static void live_group_free(struct live_group *g)
+{
+	for (int i = 0; g && i < g->n_samples; i++) trajectory_free(g->samples[i]);
+	if (g) {
+		free(g->samples);
+		free(g->leases);
+	}
+	free(g);
+}
+
+void group_table_close(struct group_table *table)
+{
+	for (size_t i = 0; i < table->n; i++) live_group_free(table->window[i]);
+	free(table->window);
+	free(table);
+}
+
+struct live_group *group_table_add(struct group_table *table, uint64_t id, int n_samples, bool eval)
+{
+	if (table->n == 0) table->base = id;
+	assert(id >= table->base + table->n);
+	size_t need = (size_t)(id - table->base) + 1;
+	if (need > table->capacity) {
+		table->capacity = 2 * need;
+		table->window = xrealloc(table->window, table->capacity * sizeof *table->window);
+	}
+	memset(table->window + table->n, 0, (need - table->n) * sizeof *table->window);
+	table->n = need;
+
+	struct live_group *g = xcalloc(1, sizeof *g);
+	g->id = id;
+	g->eval = eval;
+	g->n_samples = n_samples;
+	g->samples = xcalloc((size_t)n_samples, sizeof *g->samples);
+	g->leases = xcalloc((size_t)n_samples, sizeof *g->leases);
+	table->window[need - 1] = g;
+	return g;
+}
+
+struct live_group *group_table_find(const struct group_table *table, uint64_t id)
+{
+	return id >= table->base && id - table->base < table->n ? table->window[id - table->base] : NULL;
+}
+
+void group_table_remove(struct group_table *table, uint64_t id)
+{
+	struct live_group *g = group_table_find(table, id);
+	size_t gone = 0;
+
+	assert(g);
+	table->window[id - table->base] = NULL;
+	live_group_free(g);
+	while (gone < table->n && !table->window[gone]) gone++;
+	/* Move the window only when half of it is gone: constant cost per group. */
+	if (2 * gone < table->n) return;
+	memmove(table->window, table->window + gone, (table->n - gone) * sizeof *table->window);
+	table->base += gone;
+	table->n -= gone;
+}
+
+struct live_group *group_table_next(const struct group_table *table, uint64_t from)
+{
+	for (size_t i = from > table->base ? (size_t)(from - table->base) : 0; i < table->n; i++)
+		if (table->window[i]) return table->window[i];
+	return NULL;
+}

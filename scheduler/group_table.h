@@ -1,0 +1,31 @@
+/* group_table.h - the controller's memory of groups that are not yet delivered or dropped.
+ *
+ * Group ids come from one ascending counter, so the table is a window of it: O(1) by id. */
+#ifndef SCHEDULER_GROUP_TABLE_H
+#define SCHEDULER_GROUP_TABLE_H
+
+#include "rollout/advantage.h"
+
+struct live_group {
+	uint64_t id;
+	bool eval;
+	int n_samples;
+	struct trajectory **samples; /* [n_samples], owned: each as last known */
+	uint64_t *leases;            /* [n_samples], current lease number, 0: none */
+	struct group_advantage advantage; /* once complete */
+};
+
+struct group_table;
+
+struct group_table *group_table_open(void);
+void group_table_close(struct group_table *table);
+
+/* id above all before it; samples and leases zeroed. */
+struct live_group *group_table_add(struct group_table *table, uint64_t id, int n_samples, bool eval);
+struct live_group *group_table_find(const struct group_table *table, uint64_t id); /* NULL if not live */
+void group_table_remove(struct group_table *table, uint64_t id);                   /* frees its samples */
+
+/* Live groups in order of id: the first with id >= from, or NULL. */
+struct live_group *group_table_next(const struct group_table *table, uint64_t from);
+
+#endif

@@ -1,0 +1,66 @@
+/* main.c - the program: finds the command and runs it. */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "configs/config.h"
+#include "scheduler/commands.h"
+#include "trainer_bridge/trainer.h"
+
+static const struct command {
+	const char *name, *arguments, *help;
+	int (*run)(int argc, char **argv);
+	bool explains_itself; /* answers --help */
+} commands[] = {
+	{ "run", "CONFIG [--set section.key=value]", "a rollout cluster: mpirun -n 3 drumroll run CONFIG", run_command },
+	{ "trainer", "CONFIG [--connect ADDRESS]", "the reference trainer, connected to a run's socket", trainer_command },
+	{ "generate", "--model DIR --prompts FILE ...", "samples from prompts, one process", generate_command, true },
+	{ "score", "--model DIR --in FILE ...", "log-probabilities of given tokens", score_command, true },
+	{ "tokenize", "--model DIR [--decode]", "text to token ids and back, JSON lines", tokenize_command, true },
+	{ "export", "RUN_DIR [--stable]", "a run's trajectories as JSON lines", export_command },
+	{ "pretrain", "CONFIG --out DIR", "make the quickstart model from nothing", pretrain_command },
+	{ "config", "CONFIG | --default", "the effective config, or every option explained", config_command, true },
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void usage(FILE *out)
+{
+	fprintf(out, "drumroll: rollouts for LLM post-training on CPU clusters\n\n");
+	for (int i = 0; i < N_COMMANDS; i++)
+		fprintf(out, "  drumroll %-8s %-33s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+}
+
+/* Ranks, trainer and verifiers share cores, so a thread that spins at a barrier for a descheduled
+ * partner costs milliseconds (policy/README.md).  libgomp reads its environment before main: set a
+ * short spin and start again, unless the user has chosen. */
+static void shorten_openmp_spin(char **argv)
+{
+	if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
+	if (setenv("GOMP_SPINCOUNT", "1000", 0) == 0) execv("/proc/self/exe", argv);
+}
+
+static bool asks_for_help(const char *word)
+{
+	return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+int main(int argc, char **argv)
+{
+	shorten_openmp_spin(argv);
+	if (argc >= 2 && asks_for_help(argv[1])) {
+		usage(stdout);
+		return 0;
+	}
+	for (int i = 0; argc >= 2 && i < N_COMMANDS; i++) {
+		const struct command *c = &commands[i];
+		if (strcmp(argv[1], c->name) != 0) continue;
+		if (c->explains_itself || argc < 3 || !asks_for_help(argv[2])) return c->run(argc - 1, argv + 1);
+		printf("usage: drumroll %s %s\n       %s\n", c->name, c->arguments, c->help);
+		return 0;
+	}
+	if (argc >= 2) fprintf(stderr, "drumroll: unknown command '%s'\n\n", argv[1]);
+	usage(stderr);
+	return EXIT_USAGE;
+}

@@ -1,0 +1,198 @@
+/* scheduler.c - the events: each changes the state and then calls step_advance(), which decides what
+ * follows (scheduler_step.c).  Also restoring, life and counts.
+ */
+#include "scheduler/scheduler_internal.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "configs/err.h"
+
+/* Events */
+
+void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t version)
+{
+	int wanted = scheduler->options.groups_per_step;
+	/* 10 groups * 1.1 are 11, not the 12 that rounding up 11.000000000000002 would give. */
+	int limit = (int)ceil(wanted * scheduler->options.over_sampling - 1e-9 * wanted);
+	step_begin(scheduler, step, false, wanted, limit);
+	scheduler->version = version;
+	step_mark_due(scheduler);
+	step_advance(scheduler);
+}
+
+void scheduler_on_eval_begin(struct scheduler *scheduler, int64_t step, int n_eval)
+{
+	step_begin(scheduler, step, true, n_eval, n_eval);
+	step_advance(scheduler);
+}
+
+void scheduler_on_rank_joined(struct scheduler *scheduler, int rank, int capacity)
+{
+	assert(rank >= 0 && capacity >= 0);
+	scheduler_on_rank_lost(scheduler, rank);
+	if (rank >= scheduler->n_ranks) {
+		int n = rank + 1 > 2 * scheduler->n_ranks ? rank + 1 : 2 * scheduler->n_ranks;
+		scheduler->ranks = xrealloc(scheduler->ranks, (size_t)n * sizeof(*scheduler->ranks));
+		memset(&scheduler->ranks[scheduler->n_ranks], 0,
+		       (size_t)(n - scheduler->n_ranks) * sizeof(*scheduler->ranks));
+		scheduler->n_ranks = n;
+	}
+	if (!scheduler->ranks[rank])
+		scheduler->ranks[rank] = xcalloc(1, sizeof(struct rank));
+	struct rank *joined = scheduler->ranks[rank];
+	*joined = (struct rank){.number = rank, .alive = true, .capacity = capacity};
+	heap_insert(&scheduler->room, &joined->room_node, rank_key(joined), joined);
+	step_advance(scheduler);
+}
+
+void scheduler_on_rank_lost(struct scheduler *scheduler, int rank)
+{
+	struct rank *lost = rank_find(scheduler, rank);
+	if (!lost)
+		return;
+	rank_stopping_set(scheduler, lost, false);
+	heap_remove(&scheduler->room, &lost->room_node);
+	lost->alive = false;
+	for (struct sample *sample; (sample = lost->leased.last);) {
+		lease_end(scheduler, sample);
+		sample_enqueue(scheduler, sample);
+	}
+	step_advance(scheduler);
+}
+
+void scheduler_on_sample_done(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease)
+{
+	struct sample *found = lease_find(scheduler, group, sample, lease);
+	if (!found)
+		return;
+	lease_end(scheduler, found);
+	group_sample_done(scheduler, found);
+	step_advance(scheduler);
+}
+
+void scheduler_on_sample_partial(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease,
+                                 int64_t oldest_version)
+{
+	struct sample *found = lease_find(scheduler, group, sample, lease);
+	if (!found)
+		return;
+	lease_end(scheduler, found);
+	found->oldest_version = oldest_version;
+	found->deferrals++;
+	scheduler->deferred++;
+	sample_enqueue(scheduler, found);
+	step_advance(scheduler);
+}
+
+void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool keep)
+{
+	struct group *scored = group_map_find(&scheduler->groups, group);
+	if (!scored || scored->state != GROUP_SCORING)
+		return;
+	struct pool *pool = &scheduler->pools[scored->eval];
+	pool->n_scoring--;
+	if (keep || scored->eval) {
+		scored->state = GROUP_KEPT;
+		heap_insert(&pool->kept, &scored->kept_node, scored->id, scored);
+	} else {
+		group_remove(scheduler, scored);
+		scheduler->groups_dropped++;
+	}
+	step_advance(scheduler);
+}
+
+void scheduler_on_rank_quiet(struct scheduler *scheduler, int rank)
+{
+	struct rank *quiet = rank_find(scheduler, rank);
+	if (!quiet)
+		return;
+	rank_stopping_set(scheduler, quiet, false);
+	step_advance(scheduler);
+}
+
+/* Resuming */
+
+void scheduler_restore_group(struct scheduler *scheduler, uint64_t group, int n_samples)
+{
+	assert(scheduler->phase == PHASE_IDLE && n_samples > 0 && !group_map_find(&scheduler->groups, group));
+	group_add(scheduler, group, n_samples, false);
+	scheduler_restore_next_group(scheduler, group + 1);
+}
+
+void scheduler_restore_sample(struct scheduler *scheduler, uint64_t group, int sample, bool done,
+                              int deferrals, int64_t oldest_version)
+{
+	struct group *found = group_map_find(&scheduler->groups, group);
+	assert(scheduler->phase == PHASE_IDLE && found && sample >= 0 && sample < found->n_samples);
+	struct sample *restored = &found->samples[sample];
+	assert(restored->state == SAMPLE_WAITING);
+	sample_dequeue(scheduler, restored);
+	restored->deferrals = deferrals;
+	restored->oldest_version = oldest_version;
+	if (done)
+		group_sample_done(scheduler, restored);
+	else
+		sample_enqueue(scheduler, restored);
+}
+
+void scheduler_restore_next_group(struct scheduler *scheduler, uint64_t next_group)
+{
+	if (scheduler->next_group < next_group)
+		scheduler->next_group = next_group;
+}
+
+/* Life, actions, counts */
+
+struct scheduler *scheduler_open(const struct scheduler_options *options)
+{
+	assert(options->groups_per_step > 0 && options->samples_per_group > 0 && options->over_sampling >= 1);
+	struct scheduler *scheduler = xcalloc(1, sizeof(*scheduler));
+	scheduler->options = *options;
+	scheduler->next_group = scheduler->next_lease = 1;
+	return scheduler;
+}
+
+void scheduler_close(struct scheduler *scheduler)
+{
+	if (!scheduler)
+		return;
+	for (int i = 0; i < scheduler->n_ranks; i++)
+		free(scheduler->ranks[i]);
+	free(scheduler->ranks);
+	for (int eval = 0; eval < 2; eval++) {
+		for (int due = 0; due < DUE_KINDS; due++)
+			heap_free(&scheduler->pools[eval].pending[due]);
+		heap_free(&scheduler->pools[eval].kept);
+	}
+	heap_free(&scheduler->room);
+	group_map_free(&scheduler->groups);
+	free(scheduler->actions.items);
+	free(scheduler);
+}
+
+bool scheduler_next_action(struct scheduler *scheduler, struct action *action)
+{
+	return action_queue_pop(&scheduler->actions, action);
+}
+
+void scheduler_counts_read(const struct scheduler *scheduler, struct scheduler_counts *counts)
+{
+	*counts = (struct scheduler_counts){
+		.waiting = scheduler->n_samples[SAMPLE_WAITING],
+		.leased = scheduler->n_samples[SAMPLE_LEASED],
+		.aside = scheduler->n_samples[SAMPLE_ASIDE],
+		.done = scheduler->n_samples[SAMPLE_DONE],
+		.resumed = scheduler->resumed,
+		.deferred = scheduler->deferred,
+		.groups_dropped = scheduler->groups_dropped,
+		.groups_delivered = scheduler->groups_delivered,
+	};
+	for (int eval = 0; eval < 2; eval++) {
+		const struct pool *pool = &scheduler->pools[eval];
+		counts->groups_open += pool->n_open;
+		counts->groups_complete += pool->n_scoring + (int)pool->kept.n;
+	}
+}

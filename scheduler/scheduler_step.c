@@ -1,0 +1,314 @@
+/* scheduler_step.c - what a step is made of: samples in queues, leases on ranks, groups, and the one
+ * place that decides, step_advance().
+ *
+ * After APRIL ("Active Partial Rollouts in Reinforcement Learning", 2025): start more groups than the
+ * batch needs, stop when enough are complete, put the rest aside and resume it first.  Here finished
+ * siblings and surplus groups are kept, samples are leased one by one so that a group may span ranks,
+ * and what is due (too old, or put aside too often) is finished before the step ends.
+ *
+ * Each function costs O(log groups + log ranks) but for those once a step: step_mark_due O(live
+ * samples), step_close O(ranks + leases).
+ */
+#include "scheduler/scheduler_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "configs/err.h"
+
+/* Actions, about a sample under its lease, a group, or the step */
+
+static void sample_action(struct scheduler *scheduler, enum action_type type, const struct sample *sample)
+{
+	struct action action = {.type = type, .group = sample->group->id, .sample = sample->index};
+	action.rank = sample->rank;
+	action.n_samples = sample->group->n_samples;
+	action.lease = sample->lease;
+	action.step = scheduler->step;
+	action.eval = sample->group->eval;
+	action_queue_push(&scheduler->actions, &action);
+}
+
+static void group_action(struct scheduler *scheduler, enum action_type type, const struct group *group)
+{
+	struct action action = {.type = type, .group = group->id, .sample = -1, .rank = -1};
+	action.n_samples = group->n_samples;
+	action.step = scheduler->step;
+	action.eval = group->eval;
+	action_queue_push(&scheduler->actions, &action);
+}
+
+static void step_action(struct scheduler *scheduler, enum action_type type, int rank)
+{
+	struct action action = {.type = type, .sample = -1, .rank = rank};
+	action.step = scheduler->step;
+	action.eval = scheduler->eval;
+	action_queue_push(&scheduler->actions, &action);
+}
+
+/* Samples */
+
+static void sample_state_set(struct scheduler *scheduler, struct sample *sample, enum sample_state state)
+{
+	scheduler->n_samples[sample->state]--;
+	scheduler->n_samples[state]++;
+	sample->state = state;
+}
+
+static void sample_due_set(struct scheduler *scheduler, struct sample *sample, bool due)
+{
+	scheduler->n_due += due - sample->due;
+	sample->due = due;
+}
+
+/* S7, seen from the step that is open. */
+static bool sample_must_finish(const struct scheduler *scheduler, const struct sample *sample)
+{
+	int64_t lag = sample->oldest_version == VERSION_NONE ? 0 : scheduler->version - sample->oldest_version;
+	return !sample->group->eval &&
+	       (sample->deferrals >= scheduler->options.max_deferrals || lag >= scheduler->options.max_staleness);
+}
+
+void sample_enqueue(struct scheduler *scheduler, struct sample *sample)
+{
+	struct group *group = sample->group;
+	struct sample_list *list = &group->pending[sample->due];
+	if (list->n == 0)
+		heap_insert(&scheduler->pools[group->eval].pending[sample->due], &group->pending_node[sample->due],
+		            group->id, group);
+	if (sample->oldest_version == VERSION_NONE) {
+		sample_state_set(scheduler, sample, SAMPLE_WAITING);
+		sample_list_push_back(list, sample);
+	} else {
+		sample_state_set(scheduler, sample, SAMPLE_ASIDE);
+		sample_list_push_front(list, sample);
+	}
+}
+
+void sample_dequeue(struct scheduler *scheduler, struct sample *sample)
+{
+	struct group *group = sample->group;
+	struct sample_list *list = &group->pending[sample->due];
+	sample_list_remove(list, sample);
+	if (list->n == 0)
+		heap_remove(&scheduler->pools[group->eval].pending[sample->due], &group->pending_node[sample->due]);
+}
+
+/* Ranks */
+
+struct rank *rank_find(const struct scheduler *scheduler, int number)
+{
+	struct rank *rank = number >= 0 && number < scheduler->n_ranks ? scheduler->ranks[number] : NULL;
+	return rank && rank->alive ? rank : NULL;
+}
+
+uint64_t rank_key(const struct rank *rank)
+{
+	return (uint64_t)(INT32_MAX - rank_free(rank)) << 32 | (uint32_t)rank->number;
+}
+
+static void rank_room_changed(struct scheduler *scheduler, struct rank *rank)
+{
+	if (rank->room_node.at > 0)
+		heap_rekey(&scheduler->room, &rank->room_node, rank_key(rank));
+}
+
+void rank_stopping_set(struct scheduler *scheduler, struct rank *rank, bool stopping)
+{
+	if (rank->stopping == stopping)
+		return;
+	rank->stopping = stopping;
+	if (stopping) {
+		scheduler->n_stopping++;
+		heap_remove(&scheduler->room, &rank->room_node);
+	} else {
+		scheduler->n_stopping--;
+		heap_insert(&scheduler->room, &rank->room_node, rank_key(rank), rank);
+	}
+}
+
+/* Leases */
+
+struct sample *lease_find(const struct scheduler *scheduler, uint64_t group_id, int index, uint64_t lease)
+{
+	struct group *group = group_map_find(&scheduler->groups, group_id);
+	if (!group || index < 0 || index >= group->n_samples)
+		return NULL;
+	struct sample *sample = &group->samples[index];
+	return sample->state == SAMPLE_LEASED && sample->lease == lease ? sample : NULL;
+}
+
+/* The rank that has the group's prompt if it has room, else the one with most room. */
+static struct rank *lease_rank(const struct scheduler *scheduler, const struct group *group)
+{
+	struct rank *home = rank_find(scheduler, group->home);
+	if (home && !home->stopping && rank_free(home) > 0)
+		return home;
+	return heap_first(&scheduler->room);
+}
+
+static void lease_begin(struct scheduler *scheduler, struct sample *sample)
+{
+	struct group *group = sample->group;
+	struct rank *rank = lease_rank(scheduler, group);
+	sample_dequeue(scheduler, sample);
+	sample_due_set(scheduler, sample, sample->due || sample_must_finish(scheduler, sample));
+	sample_state_set(scheduler, sample, SAMPLE_LEASED);
+	scheduler->resumed += sample->oldest_version != VERSION_NONE;
+	sample->lease = scheduler->next_lease++;
+	sample->rank = group->home = rank->number;
+	sample_list_push_back(&rank->leased, sample);
+	rank_room_changed(scheduler, rank);
+	sample_action(scheduler, ACTION_LEASE, sample);
+}
+
+void lease_end(struct scheduler *scheduler, struct sample *sample)
+{
+	struct rank *rank = scheduler->ranks[sample->rank];
+	sample_list_remove(&rank->leased, sample);
+	sample->rank = -1;
+	rank_room_changed(scheduler, rank);
+}
+
+/* Groups */
+
+struct group *group_add(struct scheduler *scheduler, uint64_t id, int n_samples, bool eval)
+{
+	struct group *group = xcalloc(1, sizeof(*group) + (size_t)n_samples * sizeof(group->samples[0]));
+	group->id = id;
+	group->eval = eval;
+	group->home = -1;
+	group->n_samples = n_samples;
+	group_map_insert(&scheduler->groups, group);
+	scheduler->pools[eval].n_open++;
+	scheduler->n_samples[SAMPLE_WAITING] += n_samples;
+	for (int i = 0; i < n_samples; i++) {
+		group->samples[i] = (struct sample){
+			.group = group, .index = i, .rank = -1, .oldest_version = VERSION_NONE, .state = SAMPLE_WAITING};
+		sample_enqueue(scheduler, &group->samples[i]);
+	}
+	return group;
+}
+
+static struct group *group_open(struct scheduler *scheduler)
+{
+	bool eval = scheduler->eval;
+	int n_samples = eval ? scheduler->options.eval_samples : scheduler->options.samples_per_group;
+	struct group *group = group_add(scheduler, scheduler->next_group++, n_samples, eval);
+	group_action(scheduler, ACTION_OPEN_GROUP, group);
+	return group;
+}
+
+void group_sample_done(struct scheduler *scheduler, struct sample *sample)
+{
+	struct group *group = sample->group;
+	sample_due_set(scheduler, sample, false);
+	sample_state_set(scheduler, sample, SAMPLE_DONE);
+	if (++group->n_done < group->n_samples)
+		return;
+	group->state = GROUP_SCORING;
+	scheduler->pools[group->eval].n_open--;
+	scheduler->pools[group->eval].n_scoring++;
+	group_action(scheduler, ACTION_GROUP_COMPLETE, group);
+}
+
+void group_remove(struct scheduler *scheduler, struct group *group)
+{
+	scheduler->n_samples[SAMPLE_DONE] -= group->n_samples;
+	group_map_remove(&scheduler->groups, group->id);
+}
+
+/* The step */
+
+void step_begin(struct scheduler *scheduler, int64_t step, bool eval, int wanted, int limit)
+{
+	assert(scheduler->phase == PHASE_IDLE);
+	scheduler->phase = PHASE_FILLING;
+	scheduler->step = step;
+	scheduler->eval = eval;
+	scheduler->wanted = wanted;
+	scheduler->limit = limit;
+}
+
+void step_mark_due(struct scheduler *scheduler)
+{
+	for (size_t i = 0; i < scheduler->groups.n_slots; i++) {
+		struct group *group = scheduler->groups.slots[i].group;
+		struct sample *next = group ? group->pending[ORDINARY].first : NULL;
+		for (struct sample *sample = next; sample && sample->state == SAMPLE_ASIDE; sample = next) {
+			next = sample->next;
+			if (!sample_must_finish(scheduler, sample))
+				continue;
+			sample_dequeue(scheduler, sample);
+			sample_due_set(scheduler, sample, true);
+			sample_enqueue(scheduler, sample);
+		}
+	}
+}
+
+/* S6: the oldest group with samples to lease, else a fresh one.  A closing step only leases what is
+ * due. */
+static struct sample *step_next_sample(struct scheduler *scheduler)
+{
+	struct pool *pool = &scheduler->pools[scheduler->eval];
+	struct group *due = heap_first(&pool->pending[DUE]);
+	struct group *ordinary = scheduler->phase == PHASE_FILLING ? heap_first(&pool->pending[ORDINARY]) : NULL;
+	if (due && (!ordinary || due->id <= ordinary->id))
+		return due->pending[DUE].first;
+	if (!ordinary && scheduler->phase == PHASE_FILLING && pool_groups(pool) < scheduler->limit)
+		ordinary = group_open(scheduler);
+	return ordinary ? ordinary->pending[ORDINARY].first : NULL;
+}
+
+static void step_fill(struct scheduler *scheduler)
+{
+	for (;;) {
+		const struct rank *roomiest = heap_first(&scheduler->room);
+		struct sample *sample = roomiest && rank_free(roomiest) > 0 ? step_next_sample(scheduler) : NULL;
+		if (!sample)
+			return;
+		lease_begin(scheduler, sample);
+	}
+}
+
+/* Enough groups are complete: no new leases, and what is in flight comes back. */
+static void step_close(struct scheduler *scheduler)
+{
+	scheduler->phase = PHASE_CLOSING;
+	for (int i = 0; scheduler->options.partial_rollouts && i < scheduler->n_ranks; i++) {
+		struct rank *rank = rank_find(scheduler, i);
+		if (!rank || rank->leased.n == 0)
+			continue;
+		for (const struct sample *sample = rank->leased.first; sample; sample = sample->next)
+			if (sample->due)
+				sample_action(scheduler, ACTION_KEEP, sample);
+		step_action(scheduler, ACTION_STOP, i);
+		rank_stopping_set(scheduler, rank, true);
+	}
+}
+
+static void step_deliver(struct scheduler *scheduler)
+{
+	struct pool *pool = &scheduler->pools[scheduler->eval];
+	for (int i = 0; i < scheduler->wanted; i++) {
+		struct group *group = heap_first(&pool->kept);
+		heap_remove(&pool->kept, &group->kept_node);
+		group_action(scheduler, ACTION_DELIVER, group);
+		group_remove(scheduler, group);
+		scheduler->groups_delivered++;
+	}
+	step_action(scheduler, ACTION_STEP_READY, -1);
+	scheduler->phase = PHASE_IDLE;
+}
+
+void step_advance(struct scheduler *scheduler)
+{
+	const struct pool *pool = &scheduler->pools[scheduler->eval];
+	if (scheduler->phase == PHASE_FILLING && (int)pool->kept.n >= scheduler->wanted)
+		step_close(scheduler);
+	if (scheduler->phase != PHASE_IDLE)
+		step_fill(scheduler);
+	if (scheduler->phase == PHASE_CLOSING && scheduler->n_samples[SAMPLE_LEASED] == 0 &&
+	    scheduler->n_due == 0 && scheduler->n_stopping == 0 && pool->n_scoring == 0)
+		step_deliver(scheduler);
+}

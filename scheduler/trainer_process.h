@@ -1,0 +1,18 @@
+/* trainer_process.h - the reference trainer as a process of its own beside the controller. */
+#ifndef SCHEDULER_TRAINER_PROCESS_H
+#define SCHEDULER_TRAINER_PROCESS_H
+
+#include <sys/types.h>
+
+#include "configs/err.h"
+
+/* Start `drumroll trainer run_dir/config.yaml --connect ADDRESS`, output to run_dir/trainer.log. */
+int trainer_process_start(pid_t *pid, const char *run_dir, const char *address, struct err *err);
+
+/* 0 while it runs or after it ended well (*pid becomes 0), or an error that says how it ended. */
+int trainer_process_check(pid_t *pid, const char *run_dir, struct err *err);
+
+/* Wait up to `seconds` for it to end by itself, then end it. */
+void trainer_process_stop(pid_t *pid, double seconds);
+
+#endif

@@ -1,0 +1,359 @@
+/* worker.c - the loop of one rollout rank.
+ *
+ * Between messages the worker runs engine rounds; a stop takes effect at the next round's end, so the
+ * time from STOP to QUIET is bounded by one round.  An idle worker sleeps: cores are shared with the
+ * trainer. */
+#include "scheduler/worker.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "policy/tokenizer.h"
+#include "rollout/engine.h"
+#include "rollout/reward.h"
+#include "scheduler/clock.h"
+#include "scheduler/rank_messages.h"
+
+enum { IDLE_MS_MAX = 2 };
+
+struct lease {
+	uint64_t trajectory_id, lease;
+	bool keep; /* runs to its end in spite of STOP */
+};
+
+struct worker {
+	const struct config *config;
+	struct transport *transport;
+	struct message_writer *writer;
+	struct policy *policy;
+	struct engine *engine;
+	struct tokenizer *tokenizer;
+	struct reward *reward;
+	struct lease *leases; /* [n_leases], what is in the engine */
+	int n_leases, leases_capacity;
+	struct weights incoming; /* a version on its way; data NULL if none */
+	size_t incoming_bytes;
+	bool quit;
+	double heard; /* when the controller last spoke */
+	double said;  /* when it was last told that samples grow */
+};
+
+static struct lease *lease_of(struct worker *w, uint64_t trajectory_id)
+{
+	for (int i = 0; i < w->n_leases; i++)
+		if (w->leases[i].trajectory_id == trajectory_id) return &w->leases[i];
+	return NULL;
+}
+
+static void lease_add(struct worker *w, uint64_t trajectory_id, uint64_t lease)
+{
+	if (w->n_leases == w->leases_capacity) {
+		w->leases_capacity = w->leases_capacity ? 2 * w->leases_capacity : 64;
+		w->leases = xrealloc(w->leases, (size_t)w->leases_capacity * sizeof *w->leases);
+	}
+	w->leases[w->n_leases++] = (struct lease){ .trajectory_id = trajectory_id, .lease = lease };
+}
+
+/* Remove and return its number. */
+static uint64_t lease_end(struct worker *w, uint64_t trajectory_id)
+{
+	struct lease *l = lease_of(w, trajectory_id);
+	uint64_t number = l ? l->lease : 0;
+	if (l) *l = w->leases[--w->n_leases];
+	return number;
+}
+
+static int send_trajectory(struct worker *w, enum rank_message type, struct trajectory *t, struct err *err)
+{
+	int rc = rank_message_send_trajectory(w->transport, 0, w->writer, type, lease_end(w, t->id), t, err);
+	trajectory_free(t);
+	return rc;
+}
+
+/* The verifier's verdict; its failure is an error on the sample, not on the worker. */
+static void score(struct worker *w, struct trajectory *t)
+{
+	struct err err;
+	char *text;
+	size_t n_bytes;
+
+	if (w->config->reward.kind == REWARD_NONE || t->finish == FINISH_ERROR) return;
+	double start = clock_seconds();
+	if (tokenizer_decode(w->tokenizer, t->tokens + t->n_prompt, (size_t)trajectory_response_length(t), true, &text,
+	                     &n_bytes, &err)) {
+		t->finish = FINISH_ERROR;
+		t->error = xstrdup(err.text);
+		return;
+	}
+	reward_score(w->reward, t, text, &err);
+	free(text);
+	t->reward_seconds += clock_seconds() - start;
+}
+
+static int send_finished(struct worker *w, struct err *err)
+{
+	struct trajectory *t;
+	int rc = 0;
+	while (!rc && (t = engine_take_finished(w->engine))) {
+		score(w, t);
+		rc = send_trajectory(w, RANK_DONE, t, err);
+	}
+	return rc;
+}
+
+static int on_start(struct worker *w, const struct message_node *root, struct err *err)
+{
+	const struct config *c = w->config;
+	bool speculative = c->rollout.mode == ROLLOUT_SPECULATIVE;
+	struct weights weights;
+	int64_t context;
+
+	int rc = message_get_int(root, "context", 1, INT32_MAX, &context, err);
+	if (!rc) rc = tokenizer_open(&w->tokenizer, c->model.path, err);
+	if (!rc) rc = reward_open(&w->reward, &c->reward, err);
+	if (!rc) rc = weights_load(&weights, c->model.path, err);
+	if (rc) return rc;
+	rc = policy_create(&w->policy, &weights, 0, speculative, (int)c->worker.threads, err);
+	weights_free(&weights);
+	if (rc) return rc;
+
+	struct engine_options options = {
+		.mode = c->rollout.mode,
+		.draft_length = (int)c->speculation.draft_length,
+		.draft_max_active = (int)c->speculation.max_active,
+		.max_active = (int)c->worker.max_active,
+		.prefill_chunk = (int)c->worker.prefill_chunk,
+		.n_threads = (int)c->worker.threads,
+		.kv_bytes = (size_t)c->worker.kv_memory_mb << 20,
+		.rank = transport_rank(w->transport),
+		.stop_token = -1,
+		.clock = clock_seconds,
+	};
+	if (c->rollout.stop[0]) rc = tokenizer_single(w->tokenizer, c->rollout.stop, &options.stop_token, err);
+	if (!rc) rc = engine_open(&w->engine, w->policy, &options, (int)context, err);
+	if (rc) return rc;
+
+	struct engine_stats stats;
+	engine_stats_read(w->engine, &stats);
+	rank_message_begin(w->writer, RANK_READY, 5);
+	message_key(w->writer, "capacity");
+	message_put_int(w->writer, c->worker.max_active + c->scheduler.rank_backlog);
+	message_key(w->writer, "threads");
+	message_put_int(w->writer, c->worker.threads);
+	message_key(w->writer, "cpu");
+	message_put_text(w->writer, kernels_best()->name);
+	message_key(w->writer, "weight_bytes");
+	message_put_uint(w->writer, w->policy->bytes);
+	message_key(w->writer, "kv_pages");
+	message_put_int(w->writer, stats.kv_pages_max);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+static int on_lease(struct worker *w, const struct message_node *root, struct err *err)
+{
+	struct trajectory *t;
+	uint64_t lease;
+
+	int rc = rank_message_get_trajectory(root, &lease, &t, err);
+	if (rc) return rc;
+	lease_add(w, t->id, lease);
+	engine_add(w->engine, t);
+	return 0;
+}
+
+static int say_quiet(struct worker *w, struct err *err)
+{
+	rank_message_begin(w->writer, RANK_QUIET, 0);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+/* Everything goes back as a partial but what must be kept. */
+static int on_stop(struct worker *w, const struct message_node *root, struct err *err)
+{
+	const struct message_node *keep = message_field(root, "keep");
+	int64_t n_keep = keep ? message_count(keep) : -1;
+
+	if (n_keep < 0) return err_set(err, ERR_MISSING, "field 'keep' (an array) is missing in STOP");
+	for (int i = 0; i < w->n_leases; i++) w->leases[i].keep = false;
+	for (uint32_t i = 0; i < (uint32_t)n_keep; i++) {
+		uint64_t id;
+		int rc = message_get_uint(message_item(keep, i), "id", &id, err);
+		if (rc) return rc;
+		struct lease *l = lease_of(w, id);
+		if (l) l->keep = true;
+	}
+	for (int i = w->n_leases - 1; i >= 0; i--) {
+		if (w->leases[i].keep) continue;
+		struct trajectory *t = engine_withdraw(w->engine, w->leases[i].trajectory_id);
+		if (!t) continue; /* finished in this very round: already on its way */
+		int rc = send_trajectory(w, RANK_PARTIAL, t, err);
+		if (rc) return rc;
+	}
+	return say_quiet(w, err);
+}
+
+/* The version is complete: pack, requantize, go on under it. */
+static int adopt(struct worker *w, int64_t version, uint64_t xxh3, struct err *err)
+{
+	double start = clock_seconds();
+	uint64_t got = XXH3_64bits(w->incoming.data, w->incoming_bytes);
+	struct policy *policy;
+
+	if (got != xxh3)
+		return err_set(err, ERR_INVALID, "weights of version %lld arrived damaged: expected XXH3 %016llx, found %016llx",
+		               (long long)version, (unsigned long long)xxh3, (unsigned long long)got);
+	int rc = policy_create(&policy, &w->incoming, version, w->config->rollout.mode == ROLLOUT_SPECULATIVE,
+	                       (int)w->config->worker.threads, err);
+	weights_free(&w->incoming);
+	w->incoming.data = NULL;
+	if (rc) return rc;
+	engine_set_policy(w->engine, policy);
+	policy_free(w->policy);
+	w->policy = policy;
+
+	rank_message_begin(w->writer, RANK_UPDATED, 2);
+	message_key(w->writer, "version");
+	message_put_int(w->writer, version);
+	message_key(w->writer, "seconds");
+	message_put_real(w->writer, clock_seconds() - start);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+static int on_weights(struct worker *w, const struct message_node *root, struct err *err)
+{
+	int64_t version, offset, total;
+	uint64_t xxh3;
+	const void *data;
+	size_t n_data;
+
+	int rc = message_get_int(root, "version", 0, INT64_MAX, &version, err);
+	if (!rc) rc = message_get_int(root, "offset", 0, INT64_MAX, &offset, err);
+	if (!rc) rc = message_get_int(root, "bytes", 0, INT64_MAX, &total, err);
+	if (!rc) rc = message_get_uint(root, "xxh3", &xxh3, err);
+	if (!rc) rc = message_get_bin(root, "data", &data, &n_data, err);
+	if (rc) return rc;
+	if (offset == 0) {
+		if (w->incoming.data) weights_free(&w->incoming);
+		weights_alloc(&w->incoming, &w->policy->config);
+		w->incoming_bytes = 2 * w->incoming.n_elements;
+	}
+	if (!w->incoming.data || (size_t)total != w->incoming_bytes || (size_t)offset + n_data > w->incoming_bytes)
+		return err_set(err, ERR_INVALID, "weights of version %lld do not fit: expected %zu bytes, found %zu at %lld of %lld",
+		               (long long)version, w->incoming_bytes, n_data, (long long)offset, (long long)total);
+	memcpy((char *)w->incoming.data + offset, data, n_data);
+	if ((size_t)offset + n_data < w->incoming_bytes) return 0;
+	return adopt(w, version, xxh3, err);
+}
+
+static int on_message(struct worker *w, const struct transport_message *m, struct err *err)
+{
+	struct message *message;
+	int64_t type;
+
+	int rc = message_parse(&message, m->bytes, m->n_bytes, err);
+	if (rc) return rc;
+	const struct message_node *root = message_root(message);
+	rc = message_get_int(root, "type", RANK_START, RANK_FAILED, &type, err);
+	if (!rc) switch (type) {
+	case RANK_START: rc = on_start(w, root, err); break;
+	case RANK_LEASE: rc = on_lease(w, root, err); break;
+	case RANK_STOP: rc = on_stop(w, root, err); break;
+	case RANK_WEIGHTS: rc = on_weights(w, root, err); break;
+	case RANK_ALIVE: break;
+	case RANK_QUIT: w->quit = true; break;
+	default: rc = err_set(err, ERR_PEER, "the controller sent message type %lld, which is a worker's", (long long)type);
+	}
+	message_close(message);
+	return rc;
+}
+
+static int say_alive(struct worker *w, struct err *err)
+{
+	if (w->heard - w->said < rank_alive_seconds(w->config->run.stall_seconds)) return 0;
+	w->said = w->heard;
+	rank_message_begin(w->writer, RANK_ALIVE, 0);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+static int serve(struct worker *w, struct err *err)
+{
+	double idle_ms = 0;
+
+	w->heard = clock_seconds();
+	while (!w->quit) {
+		struct transport_message m;
+		bool busy = false;
+		int rc = 0;
+		while (!rc && !w->quit && transport_poll(w->transport, &m)) {
+			busy = true;
+			w->heard = clock_seconds();
+			rc = on_message(w, &m, err);
+			free(m.bytes);
+		}
+		if (!rc && !w->quit && w->engine && engine_pending(w->engine)) {
+			busy = true;
+			w->heard = clock_seconds();
+			if (engine_round(w->engine) > 0) rc = say_alive(w, err);
+		}
+		/* Also without a round: a sample that cannot be generated is finished as soon as it is added. */
+		if (!rc && !w->quit && w->engine) rc = send_finished(w, err);
+		if (rc) return rc;
+		if (busy) {
+			idle_ms = 0;
+			continue;
+		}
+		if (clock_seconds() - w->heard > w->config->run.stall_seconds)
+			return err_set(err, ERR_TIMEOUT, "rank %d heard nothing from the controller for %.0f s", transport_rank(w->transport),
+			               clock_seconds() - w->heard);
+		idle_ms = idle_ms < IDLE_MS_MAX ? idle_ms + 0.1 : IDLE_MS_MAX;
+		clock_sleep_ms(idle_ms);
+	}
+	return 0;
+}
+
+static void tell_failure(struct worker *w, const struct err *why)
+{
+	struct err err;
+	rank_message_begin(w->writer, RANK_FAILED, 1);
+	message_key(w->writer, "text");
+	message_put_text(w->writer, why->text);
+	if (rank_message_send(w->transport, 0, w->writer, &err)) fprintf(stderr, "drumroll: %s\n", why->text);
+	/* The controller ends the run; wait for its word so that the message is not lost. */
+	for (double start = clock_seconds(); !w->quit && clock_seconds() - start < 5;) {
+		struct transport_message m;
+		while (transport_poll(w->transport, &m)) {
+			struct message *message;
+			int64_t type = 0;
+			if (message_parse(&message, m.bytes, m.n_bytes, &err) == 0) {
+				if (message_get_int(message_root(message), "type", RANK_START, RANK_FAILED, &type, &err) == 0 && type == RANK_QUIT)
+					w->quit = true;
+				message_close(message);
+			}
+			free(m.bytes);
+		}
+		clock_sleep_ms(1);
+	}
+}
+
+int worker_run(struct transport *transport, const struct config *config)
+{
+	struct worker w = { .config = config, .transport = transport, .writer = message_writer_open() };
+	struct err err;
+
+	/* mpirun and batch systems signal every rank.  The controller ends the run: a worker that died of the
+	 * signal would have mpirun kill the controller before it has saved anything. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGTERM, SIG_IGN);
+	int rc = serve(&w, &err);
+	if (rc) tell_failure(&w, &err);
+	if (w.engine) engine_close(w.engine);
+	policy_free(w.policy);
+	if (w.incoming.data) weights_free(&w.incoming);
+	if (w.tokenizer) tokenizer_close(w.tokenizer);
+	if (w.reward) reward_close(w.reward);
+	free(w.leases);
+	message_writer_close(w.writer);
+	return rc ? 1 : 0;
+}
