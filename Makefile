@@ -12,7 +12,7 @@ FOLDERS := configs quant policy rollout trainer_bridge scheduler
 
 PACKAGES := mpich libuv msgpack libcyaml yaml-0.1 jansson libpcre2-8 libutf8proc sqlite3 libzstd libxxhash openblas cmocka
 DEBIAN   := gcc make pkg-config mpich libmpich-dev libuv1-dev libmsgpack-dev libcyaml-dev libyaml-dev libjansson-dev \
-            libpcre2-dev libutf8proc-dev libsqlite3-dev libzstd-dev libxxhash-dev libopenblas-openmp-dev libcmocka-dev
+            libpcre2-dev libutf8proc-dev libsqlite3-dev libzstd-dev libxxhash-dev libopenblas-openmp-dev libcmocka-dev python3 python3-msgpack
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wcast-qual -Wformat=2 \
         -Wno-missing-field-initializers
@@ -21,7 +21,7 @@ FLAGS_release := -O3
 FLAGS_asan    := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 FLAGS_tsan    := -O1 -fsanitize=thread
 CFLAGS_ALL = $(BASE) $(FLAGS_$(VARIANT)) $(PKG_CFLAGS) $(CFLAGS)
-LDFLAGS_ALL = -fopenmp $(FLAGS_$(VARIANT)) $(LDFLAGS)
+LDFLAGS_ALL = -Wl,--as-needed -fopenmp $(FLAGS_$(VARIANT)) $(LDFLAGS)
 
 Q := $(if $(V),,@)
 
@@ -30,10 +30,10 @@ MAIN    := scheduler/main.c
 LIBS    := $(foreach f,$(FOLDERS),$(BUILD)/lib$(f).a)
 UNIT    := $(foreach f,$(FOLDERS),$(wildcard tests/$(f)/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$(BUILD)/%)
-HELPERS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+SUPPORT := $(BUILD)/libsupport.a
 BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: help run test test-all bench sim build unit deps clean quickstart-model
+.PHONY: help run test test-all bench build unit deps clean quickstart-model
 .DEFAULT_GOAL := help
 
 ## help: this list
@@ -42,6 +42,7 @@ help:
 
 ## run: install what is missing, build, and train the quickstart policy on a small mpirun cluster
 run: deps
+	@[ -x build/drumroll ] || echo "building build/drumroll (about a minute)"
 	$(Q)$(MAKE) --no-print-directory build
 	$(Q)mpirun -n 3 build/drumroll run configs/quickstart/run.yaml $(ARGS)
 
@@ -61,9 +62,9 @@ bench: deps
 
 ## build: the program at build/drumroll (VARIANT=release|asan|tsan puts others below build/VARIANT)
 build: $(BUILD)/drumroll
-	$(Q)if [ $(VARIANT) = release ]; then ln -sf release/drumroll build/drumroll; fi
+	$(Q)if [ $(BUILD) = build/release ]; then ln -sf release/drumroll build/drumroll; fi
 
-unit: $(UNIT_BIN) $(BUILD)/drumroll
+unit: $(UNIT_BIN) build
 
 ## quickstart-model: generate the data and train configs/quickstart anew (what is committed there)
 quickstart-model: deps
@@ -73,7 +74,7 @@ quickstart-model: deps
 ## deps: find libraries by pkg-config, install missing Debian packages
 deps:
 	$(Q)missing=; \
-	command -v gcc >/dev/null && command -v pkg-config >/dev/null && command -v mpirun >/dev/null || missing=tools; \
+	command -v gcc >/dev/null && command -v pkg-config >/dev/null && command -v mpirun >/dev/null && command -v python3 >/dev/null || missing=tools; \
 	[ -n "$$missing" ] || for p in $(PACKAGES); do pkg-config --exists $$p || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
 	  if ! command -v apt-get >/dev/null; then \
@@ -118,11 +119,16 @@ reverse = $(if $(1),$(call reverse,$(wordlist 2,99,$(1))) $(firstword $(1)))
 upto = $(call reverse,$(foreach f,$(call upto_list,$(1),$(FOLDERS)),$(BUILD)/lib$(f).a))
 upto_list = $(if $(2),$(firstword $(2)) $(if $(filter $(1),$(firstword $(2))),,$(call upto_list,$(1),$(wordlist 2,99,$(2)))))
 
+# Helpers of the tests: an archive, so that a test links what it uses.
+$(SUPPORT): $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+	$(Q)rm -f $@
+	$(Q)$(AR) rcs $@ $^
+
 define UNIT_TEST
-$(BUILD)/$(1:.c=): $(BUILD)/$(1:.c=.o) $(HELPERS) $(call upto,$(2))
+$(BUILD)/$(1:.c=): $(BUILD)/$(1:.c=.o) $(SUPPORT) $(call upto,$(2))
 	$$(Q)$$(CC) $$(LDFLAGS_ALL) $$^ $$(PKG_LIBS) -lm -o $$@
 endef
 $(foreach f,$(FOLDERS),$(foreach t,$(wildcard tests/$(f)/test_*.c),$(eval $(call UNIT_TEST,$(t),$(f)))))
 $(foreach t,$(wildcard tests/bench/bench_*.c),$(eval $(call UNIT_TEST,$(t),scheduler)))
 
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
