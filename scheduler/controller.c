@@ -458,19 +458,14 @@ static int controller_open(struct controller *c, struct err *err)
 		.samples_per_group = advantage_samples_to_draw(&config->advantage, (int)config->rollout.group_size),
 		.eval_samples = (int)config->eval.samples, .partial_rollouts = config->scheduler.partial_rollouts,
 		.max_staleness = (int)config->scheduler.max_staleness, .max_deferrals = (int)config->scheduler.max_deferrals };
-	char *yaml = NULL;
-	size_t n_yaml = 0;
 
 	c->run_began = clock_seconds();
 	c->summary.pass_rate_start = c->summary.pass_rate_end = -1;
 	int rc = run_directory_create(c->run_dir, config, err);
 	if (rc) return rc;
 	snprintf(c->run_id, sizeof c->run_id, "%.40s-%08lx", config->run.name, (unsigned long)time(NULL));
-	rc = run_directory_write_config(c->run_dir, config, err);
-	FILE *memory = open_memstream(&yaml, &n_yaml);
-	if (!memory) return err_set_errno(err, ERR_IO, "cannot print the config");
-	config_print(config, memory, false);
-	fclose(memory);
+	char *yaml = run_directory_config_text(config);
+	rc = run_directory_write(c->run_dir, "config.yaml", yaml, err);
 	if (!rc) rc = store_open(&c->store, c->run_dir, c->run_id, yaml, err);
 	free(yaml);
 	c->scheduler = scheduler_open(&options);

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#include "scheduler/clock.h"
 #include "scheduler/controller_internal.h"
 
 enum { FAILURES_SHOWN = 3 }; /* per step */

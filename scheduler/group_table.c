@@ -9,6 +9,7 @@ struct group_table {
 	struct live_group **window; /* [n]: ids base .. base+n-1; NULL where gone */
 	uint64_t base;
 	size_t n, capacity;
+	size_t gone;                /* of the first so many, none is left */
 };
 
 struct group_table *group_table_open(void)
@@ -63,17 +64,17 @@ struct live_group *group_table_find(const struct group_table *table, uint64_t id
 void group_table_remove(struct group_table *table, uint64_t id)
 {
 	struct live_group *g = group_table_find(table, id);
-	size_t gone = 0;
 
 	assert(g);
 	table->window[id - table->base] = NULL;
 	live_group_free(g);
-	while (gone < table->n && !table->window[gone]) gone++;
+	while (table->gone < table->n && !table->window[table->gone]) table->gone++;
 	/* Move the window only when half of it is gone: constant cost per group. */
-	if (2 * gone < table->n) return;
-	memmove(table->window, table->window + gone, (table->n - gone) * sizeof *table->window);
-	table->base += gone;
-	table->n -= gone;
+	if (2 * table->gone < table->n) return;
+	memmove(table->window, table->window + table->gone, (table->n - table->gone) * sizeof *table->window);
+	table->base += table->gone;
+	table->n -= table->gone;
+	table->gone = 0;
 }
 
 struct live_group *group_table_next(const struct group_table *table, uint64_t from)

@@ -89,17 +89,16 @@ int run_directory_append(const char *run_dir, const char *name, const char *line
 	return 0;
 }
 
-int run_directory_write_config(const char *run_dir, const struct config *config, struct err *err)
+char *run_directory_config_text(const struct config *config)
 {
 	char *text = NULL;
 	size_t n = 0;
 	FILE *memory = open_memstream(&text, &n);
-	if (!memory) return err_set_errno(err, ERR_IO, "cannot print the config");
+
+	if (!memory) abort(); /* no memory at start */
 	config_print(config, memory, false);
 	fclose(memory);
-	int rc = run_directory_write(run_dir, "config.yaml", text, err);
-	free(text);
-	return rc;
+	return text;
 }
 
 void run_directory_remove(const char *run_dir)

@@ -23,7 +23,7 @@ int run_directory_append(const char *run_dir, const char *name, const char *line
 /* Take back a directory in which no run came to be: its files, then itself. */
 void run_directory_remove(const char *run_dir);
 
-/* The effective config as run_dir/config.yaml. */
-int run_directory_write_config(const char *run_dir, const struct config *config, struct err *err);
+/* The effective config as YAML; owned by the caller. */
+char *run_directory_config_text(const struct config *config);
 
 #endif
