@@ -11,18 +11,38 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The next group of rows when `left` are to be shared out evenly in groups of at most max. */
-INLINE int group_rows(int left, int max)
-{
-	int groups = (left + max - 1) / max;
-	return (left + groups - 1) / groups;
-}
-
 /* Fetch what lies so many bytes after p into L1; past the end of an array is harmless. */
 INLINE void prefetch(const void *p, size_t ahead)
 {
 	_mm_prefetch((const char *)((uintptr_t)p + ahead), _MM_HINT_T0);
 }
+
+/* What a tile of a product prefetches: a line at `at`, which moves by `step` bytes per pair of inputs, and
+ * once, at input `cut`, by `jump`. */
+struct ahead {
+	uintptr_t at;
+	size_t step, jump;
+	int cut;
+};
+
+/* For inputs [k0, ..) of a group of panels that is streamed through once: what is needed `distance` bytes
+ * later, behind the end of these panels in the next ones. */
+INLINE struct ahead ahead_stream(const uint16_t *w, int k, int k0, size_t distance, int group)
+{
+	int even = k + k % 2, inputs = (int)(distance / (size_t)group / (PANEL * sizeof *w)) / 2 * 2;
+	size_t jump = (size_t)(group - 1) * packed_panel_elements(k) * sizeof *w;
+	if (inputs > even) inputs = even;
+	struct ahead ahead = {(uintptr_t)w + (size_t)(k0 + inputs) * PANEL * sizeof *w, 2 * PANEL * sizeof *w, jump,
+	                      even - inputs - k0};
+	if (ahead.cut < 0) ahead.at += jump;
+	return ahead;
+}
+
+/* c += a * b, as _mm256_fmadd_ps; left to itself gcc forms the product in place of a factor when
+ * registers are short, and then moves and spills. */
+INLINE void fma8(__m256 *c, __m256 a, __m256 b) { __asm__("vfmadd231ps %2, %1, %0" : "+x"(*c) : "x"(a), "x"(b)); }
+
+#define UNROLL _Pragma("GCC unroll 32")
 
 INLINE __m256 widen8(const uint16_t *bf16)
 {
@@ -69,43 +89,18 @@ INLINE __m256 silu8(__m256 x)
 	return _mm256_div_ps(above, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
 }
 
-/* What attend() was given. */
-struct attention {
-	const uint16_t *const *pages;
-	size_t k_offset, v_offset;
-	size_t head_dim, score_stride;
-	int n_positions;
-	float scale;
-};
-
-INLINE int attention_pages(const struct attention *a) { return (a->n_positions + KV_TILE - 1) / KV_TILE; }
-
-/* The page to prefetch while this one is used; this one near the end. */
-INLINE int attention_page_ahead(const struct attention *a, int page, int ahead)
-{
-	return page + ahead < attention_pages(a) ? page + ahead : page;
-}
-
-INLINE struct attention attention_of(int head_dim, const uint16_t *const *pages, size_t k_offset,
-                                     size_t v_offset, int n_positions, float scale)
-{
-	struct attention a = {pages, k_offset, v_offset, (size_t)head_dim, 0, n_positions, scale};
-	a.score_stride = (size_t)(attention_pages(&a) * KV_TILE);
-	return a;
-}
-
-/* exp(score - max) in place, 0 beyond n_positions; returns the lane sum. */
-float softmax_terms_avx2(float *scores, int n_positions);
-
 /* The members of kernels_avx2, by file. */
 void matmul_bf16_avx2(float *y, size_t y_stride, const float *x, size_t x_stride, int m, const uint16_t *w,
                       int k, int panel_begin, int panel_end);
-void matmul_int4_avx2(float *y, size_t y_stride, const struct q8_block *x, size_t x_stride, int m,
-                      const struct int4_block *w, int k, int panel_begin, int panel_end);
-void int4_quantize_block_avx2(struct int4_block *block, const float w[INT4_GROUP][PANEL]);
+void matmul_q8_avx2(float *y, size_t y_stride, const struct q8_block *x, size_t x_stride, int m,
+                    const struct qmatrix *w, int panel_begin, int panel_end);
+void matmul_q32_avx2(float *y, size_t y_stride, const float *x, size_t x_stride, int m, const struct qmatrix *w,
+                     int panel_begin, int panel_end);
 void quantize_q8_avx2(struct q8_block *out, const float *x, int k);
-void attend_avx2(float *out, const float *q, int n_q, int head_dim, const uint16_t *const *pages,
-                 size_t k_offset, size_t v_offset, int n_positions, float scale, float *scores);
+void quantize_avx2(struct qmatrix *dst, const uint16_t *packed, enum quantizer quantizer, const float *importance,
+                   int panel_begin, int panel_end);
+ATTEND_FUNCTION(attend_bf16_avx2);
+ATTEND_FUNCTION(attend_f32_avx2);
 
 void rmsnorm_avx2(float *y, const float *x, const uint16_t *weight, int n, float eps);
 void silu_mul_avx2(float *y, const float *gate, const float *up, int n);

@@ -123,14 +123,15 @@ float sum_exp_avx2(const float *x, int n, float max, float inv_t)
 const struct kernels kernels_avx2 = {
 	.name = "avx2",
 	.matmul_bf16 = matmul_bf16_avx2,
-	.matmul_int4 = matmul_int4_avx2,
+	.matmul_q8 = matmul_q8_avx2,
+	.matmul_q32 = matmul_q32_avx2,
+	.quantize = quantize_avx2,
 	.quantize_q8 = quantize_q8_avx2,
-	.int4_quantize_block = int4_quantize_block_avx2,
 	.rmsnorm = rmsnorm_avx2,
 	.silu_mul = silu_mul_avx2,
 	.add = add_avx2,
 	.rope = rope_avx2,
-	.attend = attend_avx2,
+	.attend = {attend_bf16_avx2, attend_f32_avx2},
 	.argmax = argmax_avx2,
 	.sum_exp = sum_exp_avx2,
 };

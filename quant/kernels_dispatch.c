@@ -24,6 +24,8 @@ static bool has_v4(void)
 	       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
 	       __builtin_cpu_supports("avx512vl");
 }
+
+static bool has_vnni(void) { return has_v4() && __builtin_cpu_supports("avx512vnni"); }
 #endif
 
 /* Best first. */
@@ -32,6 +34,7 @@ static const struct {
 	bool (*supported)(void);
 } choices[] = {
 #if defined(__x86_64__)
+	{&kernels_avx512vnni, has_vnni},
 	{&kernels_avx512, has_v4},
 	{&kernels_avx2, has_v3},
 #endif
