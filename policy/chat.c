@@ -1,232 +1,197 @@
-/* chat.c - chat templates recognised by fingerprint, rendered by a table of styles.
- *
- * A template is a Jinja program.  Its fingerprint is XXH3-64 of its text after three changes that do not
- * alter what it renders: "\n" becomes a newline, the default system message becomes a mark (so one entry
- * serves every model that only changed that message), and a final newline goes.  All known templates say,
- * for the roles system, user and assistant without tools:
- *
- *   [bos] { before_role ROLE after_role CONTENT [eos] after_content } ... generation
- */
+/* chat.c - a model's chat template found in its directory, and what it is rendered with. */
 #include "policy/chat.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "policy/file.h"
-#include "policy/utf8.h"
+#include "policy/jinja.h"
 
-struct style {
-	const char *before_role, *after_role, *after_content, *generation;
-	bool bos, eos, trim;
-};
-
-static const struct style chatml = {"<|im_start|>", "\n", "<|im_end|>\n", "<|im_start|>assistant\n", false,
-                                    false, false};
-static const struct style zephyr = {"<|", "|>\n", "\n", "<|assistant|>\n", false, true, false};
-static const struct style llama3 = {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>",
-                                    "<|start_header_id|>assistant<|end_header_id|>\n\n", true, false, true};
-
-static const struct known {
-	uint64_t fingerprint;
-	const struct style *style;
-} known[] = {
-	{0xa04f41d813a07b13, &chatml}, /* plain ChatML */
-	{0xda206a9e46a4ac01, &chatml}, /* the same after `if not add_generation_prompt is defined` */
-	{0x52b3f96a9af927ba, &chatml}, /* Qwen2, SmolLM2: with a default system message */
-	{0x1df34c361d159aa9, &chatml}, /* Qwen2.5 */
-	{0x1b83964e044799b5, &chatml}, /* MiniMind2 */
-	{0x1db34e9fc60441d8, &zephyr}, /* Zephyr, TinyLlama */
-	{0x9799ad6e2dea0594, &llama3}, /* Llama 3 Instruct */
-};
-static const char known_names[] = "ChatML, SmolLM2, Qwen2, Qwen2.5, MiniMind2, Zephyr, TinyLlama, Llama 3";
-
-static const char system_turn[] = "<|im_start|>system\n", turn_end[] = "<|im_end|>";
+static const char way_out[] = "use `prompt` with the rendered text instead of `messages`";
 
 struct chat {
-	bool has_template;
-	uint64_t fingerprint;
-	const struct style *style; /* NULL: none or unknown */
-	char *system;              /* owned; default system message, or NULL */
-	char *bos, *eos;           /* owned; "" if there is none */
+	struct jinja *template; /* NULL: refused says why */
+	char *path;             /* owned; of the file that the template is from, or NULL */
+	struct err refused;
+	json_t *variables; /* owned; all but messages */
 };
 
-/* A copy of text with the two characters \n, as they stand in a Jinja string, made a newline. */
-static char *newlines_made(const char *text)
+static int refuse(struct err *err, const char *path, const struct err *why)
 {
-	char *out = xmalloc(strlen(text) + 1), *to = out;
-
-	for (; *text; text++) {
-		if (text[0] == '\\' && text[1] == 'n') {
-			*to++ = '\n';
-			text++;
-		} else {
-			if (text[0] == '\\' && text[1])
-				*to++ = *text++;
-			*to++ = *text;
-		}
-	}
-	if (to > out && to[-1] == '\n')
-		to--;
-	*to = '\0';
-	return out;
+	return err_set(err, why->code, "%s: %.700s; %s", path, why->text, way_out);
 }
 
-/* The default system message as it stands in the template, owned; NULL without one. */
-static char *system_find(const char *template)
+/* Make text the chat's template, in place of one found before. */
+static void template_take(struct chat *chat, const char *path, const char *text, size_t n)
 {
-	for (const char *at = template; (at = strstr(at, system_turn)); ) {
-		at += strlen(system_turn);
-		const char *end = strstr(at, turn_end);
-		if (end && end > at && *at != '\'' && *at != '"') {
-			char *message = xmalloc((size_t)(end - at) + 1);
-			memcpy(message, at, (size_t)(end - at));
-			message[end - at] = '\0';
-			return message;
-		}
-	}
-	return NULL;
+	struct err why = {0};
+
+	jinja_free(chat->template);
+	free(chat->path);
+	chat->path = xstrdup(path);
+	if (jinja_compile(&chat->template, text, n, &why) != 0)
+		refuse(&chat->refused, path, &why);
 }
 
-static uint64_t fingerprint(const char *template, const char *system)
+/* ---- the template among the fields of a config ---- */
+
+/* {name, template}, ... or {name: template, ...}: the one called default, else NULL. */
+static const json_t *template_default(const json_t *templates)
 {
-	char *marked = xmalloc(strlen(template) + 1), *to = marked;
-	size_t n = system ? strlen(system) : 0;
-
-	while (*template) {
-		if (n > 0 && strncmp(template, system, n) == 0) {
-			*to++ = '\1';
-			template += n;
-		} else {
-			*to++ = *template++;
-		}
-	}
-	uint64_t hash = XXH3_64bits(marked, (size_t)(to - marked));
-	free(marked);
-	return hash;
-}
-
-/* Undo the escapes of a Jinja string in place. */
-static void unescape(char *text)
-{
-	char *to = text;
-
-	for (; *text; text++) {
-		if (text[0] == '\\' && text[1])
-			text++;
-		*to++ = *text;
-	}
-	*to = '\0';
-}
-
-static void template_recognise(struct chat *chat, const char *source)
-{
-	char *template = newlines_made(source);
-
-	free(chat->system);
-	chat->has_template = true;
-	chat->style = NULL;
-	chat->system = system_find(template);
-	chat->fingerprint = fingerprint(template, chat->system);
-	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-		if (known[i].fingerprint == chat->fingerprint)
-			chat->style = known[i].style;
-	if (chat->system)
-		unescape(chat->system);
-	free(template);
-}
-
-/* A string, or an object with the string as content; "" if there is none. */
-static char *special_text(const json_t *config, const char *key)
-{
-	const json_t *token = json_object_get(config, key);
-
-	if (json_is_object(token))
-		token = json_object_get(token, "content");
-	return xstrdup(json_is_string(token) ? json_string_value(token) : "");
-}
-
-/* The text of chat_template: a string, or of a list of {name, template} the one called default. */
-static const char *template_text(const json_t *config)
-{
-	const json_t *template = json_object_get(config, "chat_template"), *item;
+	const json_t *item;
 	size_t i;
 
-	if (json_is_string(template))
-		return json_string_value(template);
-	json_array_foreach(template, i, item) {
+	json_array_foreach(templates, i, item) {
 		const char *name = json_string_value(json_object_get(item, "name"));
 		if (name && strcmp(name, "default") == 0)
-			return json_string_value(json_object_get(item, "template"));
+			return json_object_get(item, "template");
 	}
-	return NULL;
+	return json_object_get(templates, "default");
 }
 
-static int config_read(struct chat *chat, const char *path, const struct file_map *map, struct err *err)
+static void template_choose(struct chat *chat, const char *path, const json_t *config)
 {
-	json_error_t error;
-	json_t *config = json_loadb((const char *)map->bytes, map->n_bytes, 0, &error);
+	const json_t *template = json_object_get(config, "chat_template");
 
-	if (!config)
+	if (!template || json_is_null(template))
+		return;
+	if (!json_is_string(template))
+		template = template_default(template);
+	if (json_is_string(template))
+		template_take(chat, path, json_string_value(template), json_string_length(template));
+	else
+		err_set(&chat->refused, ERR_UNSUPPORTED, "%s: chat_template has no template called \"default\"; %s",
+		        path, way_out);
+}
+
+/* ---- special tokens ---- */
+
+/* A token is a string, or an object with the string as content. */
+static void token_take(struct chat *chat, const char *name, const json_t *token)
+{
+	const json_t *text = json_is_object(token) ? json_object_get(token, "content") : token;
+
+	if (json_string_length(text) > 0 && !json_object_get(chat->variables, name))
+		json_object_set_new(chat->variables, name, json_string(json_string_value(text)));
+}
+
+/* The special tokens that a config names and that are not known yet. */
+static void tokens_take(struct chat *chat, json_t *config)
+{
+	static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+	                                    "pad_token", "cls_token", "mask_token"};
+	json_t *list = json_object_get(config, "additional_special_tokens"), *token;
+	const char *name;
+
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		token_take(chat, names[i], json_object_get(config, names[i]));
+	json_object_foreach(json_object_get(config, "extra_special_tokens"), name, token)
+		token_take(chat, name, token);
+	if (json_array_size(list) > 0 && !json_object_get(chat->variables, "additional_special_tokens"))
+		json_object_set(chat->variables, "additional_special_tokens", list);
+}
+
+/* ---- files ---- */
+
+enum { PATH_BYTES_MAX = 4096 };
+
+/* Map model_dir/name, whose path is set, if it is there. */
+static int optional_open(struct file_map *map, bool *there, char *path, const char *model_dir, const char *name,
+                         struct err *err)
+{
+	struct err missing;
+
+	snprintf(path, PATH_BYTES_MAX, "%s/%s", model_dir, name);
+	*there = file_map_open(map, path, &missing) == 0;
+	if (*there || missing.code == ERR_MISSING)
+		return 0;
+	*err = missing;
+	return err->code;
+}
+
+/* Parse model_dir/name if it is there: *json, owned, else NULL. */
+static int optional_json(json_t **json, char *path, const char *model_dir, const char *name, struct err *err)
+{
+	struct file_map map;
+	json_error_t error;
+	bool there;
+
+	*json = NULL;
+	if (optional_open(&map, &there, path, model_dir, name, err) != 0)
+		return err->code;
+	if (!there)
+		return 0;
+	*json = json_loadb((const char *)map.bytes, map.n_bytes, 0, &error);
+	file_map_close(&map);
+	if (!*json)
 		return err_set(err, ERR_INVALID, "%s: line %d: %s", path, error.line, error.text);
-	const char *text = template_text(config);
-	free(chat->bos);
-	free(chat->eos);
-	chat->bos = special_text(config, "bos_token");
-	chat->eos = special_text(config, "eos_token");
-	if (text)
-		template_recognise(chat, text);
+	return 0;
+}
+
+/* tokenizer_config.json, and special_tokens_map.json where the former is of the time before it named all. */
+static int config_read(struct chat *chat, const char *model_dir, struct err *err)
+{
+	char path[PATH_BYTES_MAX];
+	json_t *config, *map = NULL;
+
+	if (optional_json(&config, path, model_dir, "tokenizer_config.json", err) != 0)
+		return err->code;
+	template_choose(chat, path, config);
+	tokens_take(chat, config);
+	int code = json_object_get(config, "added_tokens_decoder")
+	                   ? 0 : optional_json(&map, path, model_dir, "special_tokens_map.json", err);
+	tokens_take(chat, map);
+	json_decref(map);
+	json_decref(config);
+	return code;
+}
+
+/* chat_template.json, which the models have that take more than text; unless there is a template already. */
+static int processor_read(struct chat *chat, const char *model_dir, struct err *err)
+{
+	char path[PATH_BYTES_MAX];
+	json_t *config;
+
+	if (chat->path)
+		return 0;
+	if (optional_json(&config, path, model_dir, "chat_template.json", err) != 0)
+		return err->code;
+	template_choose(chat, path, config);
 	json_decref(config);
 	return 0;
 }
 
-/* chat_template.jinja, which newer models have in place of the config's field. */
-static int template_read(struct chat *chat, const char *path, const struct file_map *map, struct err *err)
+/* chat_template.jinja, which comes before all others. */
+static int template_read(struct chat *chat, const char *model_dir, struct err *err)
 {
-	char *text = xmalloc(map->n_bytes + 1);
-
-	(void)path, (void)err;
-	memcpy(text, map->bytes, map->n_bytes);
-	text[map->n_bytes] = '\0';
-	template_recognise(chat, text);
-	free(text);
-	return 0;
-}
-
-typedef int file_reader(struct chat *chat, const char *path, const struct file_map *map, struct err *err);
-
-/* Read model_dir/name if it is there. */
-static int optional_read(struct chat *chat, const char *model_dir, const char *name, file_reader *read,
-                         struct err *err)
-{
-	struct err missing;
+	char path[PATH_BYTES_MAX];
 	struct file_map map;
-	char path[4096];
+	bool there;
 
-	snprintf(path, sizeof path, "%s/%s", model_dir, name);
-	if (file_map_open(&map, path, &missing) != 0) {
-		if (missing.code != ERR_MISSING)
-			*err = missing;
-		return missing.code == ERR_MISSING ? 0 : missing.code;
+	if (optional_open(&map, &there, path, model_dir, "chat_template.jinja", err) != 0)
+		return err->code;
+	if (there) {
+		template_take(chat, path, (const char *)map.bytes, map.n_bytes);
+		file_map_close(&map);
 	}
-	int code = read(chat, path, &map, err);
-	file_map_close(&map);
-	return code;
+	return 0;
 }
 
 int chat_open(struct chat **out, const char *model_dir, struct err *err)
 {
 	struct chat *chat = xcalloc(1, sizeof *chat);
 
-	chat->bos = xstrdup("");
-	chat->eos = xstrdup("");
-	int code = optional_read(chat, model_dir, "tokenizer_config.json", config_read, err);
+	err_set(&chat->refused, ERR_UNSUPPORTED,
+	        "the model has no chat template (chat_template.jinja, tokenizer_config.json); %s", way_out);
+	chat->variables = json_pack("{s:n, s:n, s:b}", "tools", "documents", "add_generation_prompt", 1);
+	int code = config_read(chat, model_dir, err);
 	if (code == 0)
-		code = optional_read(chat, model_dir, "chat_template.jinja", template_read, err);
+		code = processor_read(chat, model_dir, err);
+	if (code == 0)
+		code = template_read(chat, model_dir, err);
 	*out = code == 0 ? chat : NULL;
 	if (code != 0)
 		chat_close(chat);
@@ -237,58 +202,25 @@ void chat_close(struct chat *chat)
 {
 	if (!chat)
 		return;
-	free(chat->system);
-	free(chat->bos);
-	free(chat->eos);
+	jinja_free(chat->template);
+	free(chat->path);
+	json_decref(chat->variables);
 	free(chat);
 }
 
-/* The content without white space around it. */
-static void write_trimmed(FILE *out, const char *text)
-{
-	size_t n = strlen(text), start = 0, end = 0;
-
-	for (size_t at = 0; at < n;) {
-		int32_t code;
-		size_t step = utf8_step(text + at, n - at, &code);
-		if (!utf8_is_space(code))
-			end = at + step;
-		else if (end == 0)
-			start = at + step;
-		at += step;
-	}
-	if (end > start)
-		fwrite(text + start, 1, end - start, out);
-}
-
-static void write_turn(const struct chat *chat, FILE *out, const char *role, const char *content)
-{
-	const struct style *style = chat->style;
-
-	fprintf(out, "%s%s%s", style->before_role, role, style->after_role);
-	if (style->trim)
-		write_trimmed(out, content);
-	else
-		fputs(content, out);
-	fprintf(out, "%s%s", style->eos ? chat->eos : "", style->after_content);
-}
+/* ---- messages ---- */
 
 static int message_check(const json_t *message, size_t i, struct err *err)
 {
-	const json_t *role = json_object_get(message, "role"), *content = json_object_get(message, "content");
-	const char *name = json_string_value(role);
+	const json_t *content = json_object_get(message, "content");
+	bool calls = json_object_get(message, "tool_calls") != NULL;
 
-	if (!name || !json_is_string(content))
+	if (!json_is_string(json_object_get(message, "role")))
 		return err_set(err, ERR_INVALID, "messages[%zu] must be {\"role\": text, \"content\": text}", i);
-	if (strcmp(name, "system") != 0 && strcmp(name, "user") != 0 && strcmp(name, "assistant") != 0)
-		return err_set(err, ERR_UNSUPPORTED,
-		               "messages[%zu] has role \"%.64s\"; supported: system, user, assistant; "
-		               "render it yourself and use `prompt`",
-		               i, name);
-	if (json_object_get(message, "tool_calls"))
-		return err_set(err, ERR_UNSUPPORTED,
-		               "messages[%zu] has tool_calls, which are not supported; render it yourself "
-		               "and use `prompt`",
+	if (!content && !calls)
+		return err_set(err, ERR_INVALID, "messages[%zu] must have \"content\", or \"tool_calls\"", i);
+	if (content && !json_is_string(content) && !json_is_array(content) && !json_is_null(content))
+		return err_set(err, ERR_INVALID, "messages[%zu] has a content that is no text, list of parts or null",
 		               i);
 	return 0;
 }
@@ -306,26 +238,15 @@ static int messages_check(const json_t *messages, struct err *err)
 	return 0;
 }
 
-static char *render(const struct chat *chat, const json_t *messages)
+static int render(const struct chat *chat, json_t *messages, char **text, struct err *err)
 {
-	const char *first = json_string_value(json_object_get(json_array_get(messages, 0), "role"));
-	const json_t *message;
-	char *text = NULL;
-	size_t n = 0, i;
-	FILE *out = open_memstream(&text, &n);
+	json_t *variables = json_copy(chat->variables);
+	struct err why = {0};
 
-	if (!out)
-		abort(); /* no memory */
-	if (chat->style->bos)
-		fputs(chat->bos, out);
-	if (chat->system && strcmp(first, "system") != 0)
-		write_turn(chat, out, "system", chat->system);
-	json_array_foreach(messages, i, message)
-		write_turn(chat, out, json_string_value(json_object_get(message, "role")),
-		           json_string_value(json_object_get(message, "content")));
-	fputs(chat->style->generation, out);
-	fclose(out);
-	return text;
+	json_object_set(variables, "messages", messages);
+	int code = jinja_render(chat->template, variables, text, &why);
+	json_decref(variables);
+	return code == 0 ? 0 : refuse(err, chat->path, &why);
 }
 
 int chat_render(const struct chat *chat, const char *messages_json, char **text, struct err *err)
@@ -333,21 +254,16 @@ int chat_render(const struct chat *chat, const char *messages_json, char **text,
 	json_error_t error;
 
 	*text = NULL;
-	if (!chat->has_template)
-		return err_set(err, ERR_UNSUPPORTED,
-		               "the model has no chat template (tokenizer_config.json, chat_template.jinja); "
-		               "use `prompt` instead of `messages`");
-	if (!chat->style)
-		return err_set(err, ERR_UNSUPPORTED,
-		               "the model's chat template (fingerprint %016" PRIx64 ") is none of the known "
-		               "ones (%s); use `prompt` with the rendered text instead of `messages`",
-		               chat->fingerprint, known_names);
+	if (!chat->template) {
+		*err = chat->refused;
+		return err->code;
+	}
 	json_t *messages = json_loads(messages_json, 0, &error);
 	if (!messages)
 		return err_set(err, ERR_INVALID, "messages: %s", error.text);
 	int code = messages_check(messages, err);
 	if (code == 0)
-		*text = render(chat, messages);
+		code = render(chat, messages, text, err);
 	json_decref(messages);
 	return code;
 }
