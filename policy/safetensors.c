@@ -28,6 +28,20 @@ const char *safetensors_shape_text(const uint64_t *shape, int n_dims, char *text
 	return text;
 }
 
+/* What a header has in place of what it should have. */
+static const char *kind_of(const json_t *value)
+{
+	if (!value) return "nothing";
+	switch (json_typeof(value)) {
+	case JSON_OBJECT: return "an object";
+	case JSON_ARRAY: return "a list";
+	case JSON_STRING: return "a string";
+	case JSON_INTEGER: return json_integer_value(value) < 0 ? "a negative number" : "a number";
+	case JSON_REAL: return "a number with a fraction";
+	default: return "true, false or null";
+	}
+}
+
 static int read_dtype(struct safetensors_tensor *tensor, const json_t *value, struct err *err)
 {
 	const char *name = json_string_value(value);
@@ -39,7 +53,7 @@ static int read_dtype(struct safetensors_tensor *tensor, const json_t *value, st
 	}
 	return err_set(err, name ? ERR_UNSUPPORTED : ERR_INVALID,
 	               "tensor %.80s: expected dtype BF16, F16 or F32, found %.40s", tensor->name,
-	               name ? name : "none");
+	               name ? name : kind_of(value));
 }
 
 /* *n_bytes: what the shape takes. */
@@ -47,7 +61,10 @@ static int read_shape(struct safetensors_tensor *tensor, const json_t *value, ui
                       struct err *err)
 {
 	size_t n_dims = json_array_size(value);
-	if (!json_is_array(value) || n_dims > SAFETENSORS_DIMS_MAX)
+	if (!json_is_array(value))
+		return err_set(err, ERR_INVALID, "tensor %.80s: expected its shape as a list of sizes, found %s",
+		               tensor->name, kind_of(value));
+	if (n_dims > SAFETENSORS_DIMS_MAX)
 		return err_set(err, ERR_INVALID, "tensor %.80s: expected a shape of at most %d dimensions, found %zu",
 		               tensor->name, SAFETENSORS_DIMS_MAX, n_dims);
 	*n_bytes = (uint64_t)tensor->element_bytes;
@@ -55,8 +72,9 @@ static int read_shape(struct safetensors_tensor *tensor, const json_t *value, ui
 	for (size_t i = 0; i < n_dims; i++) {
 		const json_t *dim = json_array_get(value, i);
 		if (!json_is_integer(dim) || json_integer_value(dim) < 0)
-			return err_set(err, ERR_INVALID, "tensor %.80s: dimension %zu of its shape is not a size",
-			               tensor->name, i);
+			return err_set(err, ERR_INVALID,
+			               "tensor %.80s: expected dimension %zu of its shape to be 0 or more, found %s",
+			               tensor->name, i, kind_of(dim));
 		tensor->shape[i] = (uint64_t)json_integer_value(dim);
 		if (__builtin_mul_overflow(*n_bytes, tensor->shape[i], n_bytes))
 			return err_set(err, ERR_TOO_BIG, "tensor %.80s: its shape takes more than 2^64 bytes",
@@ -73,8 +91,11 @@ static int read_offsets(struct safetensors_tensor *tensor, const json_t *value, 
 	json_int_t begin = json_integer_value(begin_json), end = json_integer_value(end_json);
 	if (json_array_size(value) != 2 || !json_is_integer(begin_json) || !json_is_integer(end_json) ||
 	    begin < 0 || end < begin)
-		return err_set(err, ERR_INVALID, "tensor %.80s: data_offsets are not two ascending byte positions",
-		               tensor->name);
+		return err_set(err, ERR_INVALID,
+		               "tensor %.80s: expected data_offsets to be two byte positions, first and end, found "
+		               "%s of %zu (%s, %s)%s",
+		               tensor->name, kind_of(value), json_array_size(value), kind_of(begin_json),
+		               kind_of(end_json), begin > end ? ", the first behind the end" : "");
 	if ((uint64_t)end > data_bytes)
 		return err_set(err, ERR_INCOMPLETE,
 		               "tensor %.80s: expected %llu bytes of data in the file, found %llu: the file "
@@ -91,6 +112,20 @@ static int read_offsets(struct safetensors_tensor *tensor, const json_t *value, 
 	return 0;
 }
 
+/* Texts by name, which are not used here. */
+static int check_metadata(json_t *value, struct err *err)
+{
+	const char *key;
+	json_t *text;
+	if (!json_is_object(value))
+		return err_set(err, ERR_INVALID, "expected __metadata__ to be an object, found %s", kind_of(value));
+	json_object_foreach(value, key, text)
+		if (!json_is_string(text))
+			return err_set(err, ERR_INVALID, "expected __metadata__.%.80s to be a string, found %s", key,
+			               kind_of(text));
+	return 0;
+}
+
 static int read_tensors(struct safetensors *file, const json_t *header, const unsigned char *data,
                         uint64_t data_bytes, struct err *err)
 {
@@ -98,13 +133,17 @@ static int read_tensors(struct safetensors *file, const json_t *header, const un
 	union { const json_t *read_only; json_t *object; } root = {.read_only = header};
 	for (void *at = json_object_iter(root.object); at; at = json_object_iter_next(root.object, at)) {
 		struct safetensors_tensor *tensor = &file->tensors[file->n_tensors];
-		const json_t *value = json_object_iter_value(at);
+		json_t *value = json_object_iter_value(at);
 		uint64_t shape_bytes = 0;
 		tensor->name = json_object_iter_key(at);
-		if (strcmp(tensor->name, "__metadata__") == 0) continue;
+		if (strcmp(tensor->name, "__metadata__") == 0) {
+			if (check_metadata(value, err)) return err->code;
+			continue;
+		}
 		if (!json_is_object(value))
 			return err_set(err, ERR_INVALID,
-			               "tensor %.80s: expected an object with dtype, shape, data_offsets", tensor->name);
+			               "tensor %.80s: expected an object with dtype, shape and data_offsets, found %s",
+			               tensor->name, kind_of(value));
 		int code = 0;
 		if ((code = read_dtype(tensor, json_object_get(value, "dtype"), err)) ||
 		    (code = read_shape(tensor, json_object_get(value, "shape"), &shape_bytes, err)) ||
@@ -133,14 +172,15 @@ static int check_cover(const struct safetensors *file, const unsigned char *data
 		if (begin != covered)
 			return err_set(err, ERR_INVALID,
 			               "tensor %.80s: expected its data at byte %zu, where the one before it ends, "
-			               "found %zu (%s)",
+			               "found %zu (%s): the file is damaged; download or save it again",
 			               tensor->name, covered, begin, begin < covered ? "they overlap" : "a gap");
 		covered = begin + tensor->n_bytes;
 	}
 	if (covered == data_bytes) return 0;
 	return err_set(err, ERR_INVALID,
-	               "expected the data to end with its last tensor at byte %zu, found %zu bytes", covered,
-	               data_bytes);
+	               "expected the data to end with its last tensor at byte %zu, found %zu bytes: the file is "
+	               "damaged; download or save it again",
+	               covered, data_bytes);
 }
 
 static int read_header_length(const unsigned char *bytes, size_t n_bytes, size_t *length, struct err *err)
@@ -172,7 +212,9 @@ int safetensors_parse(struct safetensors *file, const unsigned char *bytes, size
 	if (code) return code;
 	json_error_t error;
 	json_t *header = json_loadb((const char *)bytes + 8, length, JSON_REJECT_DUPLICATES, &error);
-	if (!header) return err_set(err, ERR_INVALID, "the header is not valid JSON: %s", error.text);
+	if (!header)
+		return err_set(err, ERR_INVALID, "expected a header of JSON, found %s at byte %d of %zu: not a safetensors "
+		               "file, or a damaged one", error.text, error.position, length);
 	file->header = header;
 	if (json_is_object(header)) {
 		const unsigned char *data = bytes + 8 + length;
@@ -182,7 +224,7 @@ int safetensors_parse(struct safetensors *file, const unsigned char *bytes, size
 		qsort(file->tensors, file->n_tensors, sizeof *file->tensors, by_place);
 		if (!code) code = check_cover(file, data, data_bytes, err);
 	} else {
-		code = err_set(err, ERR_INVALID, "expected the header to be a JSON object, found an array");
+		code = err_set(err, ERR_INVALID, "expected the header to be a JSON object, found %s", kind_of(header));
 	}
 	if (code) safetensors_free(file);
 	return code;

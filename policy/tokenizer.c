@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "policy/tokenizer_internal.h"
+#include "policy/utf8.h"
 
 /* The scratch memory of one call. */
 struct encoding {
@@ -21,7 +22,7 @@ int tokenizer_vocab_size(const struct tokenizer *tokenizer)
 
 int32_t tokenizer_id(const struct tokenizer *tokenizer, const char *token)
 {
-	return vocab_find(&tokenizer->vocab, token, strlen(token));
+	return vocab_find_any(&tokenizer->vocab, token, strlen(token));
 }
 
 bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id)
@@ -30,12 +31,12 @@ bool tokenizer_is_special(const struct tokenizer *tokenizer, int32_t id)
 }
 
 /* Normalized text without added tokens: pre-tokenizer and model. */
-static int encode_plain(struct encoding *e, const char *text, size_t n, unsigned flags, struct err *err)
+static int encode_plain(struct encoding *e, const char *text, size_t n, size_t origin, struct err *err)
 {
 	const struct tokenizer *t = e->tokenizer;
 
 	pieces_clear(&e->plain);
-	pieces_add(&e->plain, text, n, flags);
+	pieces_add(&e->plain, text, n, origin);
 	if (ops_run(&t->pretokenizer, &e->plain, &e->scratch, err) != 0)
 		return err->code;
 	for (size_t i = 0; i < e->plain.n; i++) {
@@ -48,39 +49,50 @@ static int encode_plain(struct encoding *e, const char *text, size_t n, unsigned
 }
 
 /* Text between literal added tokens: normalize, then cut at the normalized added tokens. */
-static int encode_segment(struct encoding *e, const char *text, size_t n, unsigned flags, struct err *err)
+static int encode_segment(struct encoding *e, const char *text, size_t n, size_t origin, struct err *err)
 {
 	const struct tokenizer *t = e->tokenizer;
+	struct added_scan scan = {0};
 	struct added_match match;
-	size_t at = 0;
 
 	pieces_clear(&e->normalized);
-	pieces_add(&e->normalized, text, n, flags);
+	pieces_add(&e->normalized, text, n, origin);
 	if (ops_run(&t->normalizer, &e->normalized, &e->scratch, err) != 0)
 		return err->code;
 	text = e->normalized.bytes;
 	n = e->normalized.n_bytes;
-	while (added_next(&t->normalized, text, n, at, &match)) {
-		if (encode_plain(e, text + at, match.start - at, at == 0 ? flags : 0, err) != 0)
+	origin = e->normalized.n > 0 ? e->normalized.items[0].origin : 0;
+	while (added_next(&t->normalized, text, n, &scan, &match)) {
+		if (match.start > scan.done &&
+		    encode_plain(e, text + scan.done, match.start - scan.done,
+		                 origin_within(origin, scan.done, match.start), err) != 0)
 			return err->code;
-		ids_push(&e->ids, match.id);
-		at = match.end;
+		if (match.end > match.start)
+			ids_push(&e->ids, match.id);
+		scan.done = match.end;
 	}
-	return at < n ? encode_plain(e, text + at, n - at, at == 0 ? flags : 0, err) : 0;
+	return scan.done < n ? encode_plain(e, text + scan.done, n - scan.done, origin_within(origin, scan.done, n), err)
+	                     : 0;
 }
 
 static int encode_text(struct encoding *e, const char *text, size_t n, struct err *err)
 {
+	struct added_scan scan = {0};
 	struct added_match match;
-	size_t at = 0;
+	int32_t code;
+	size_t first = n > 0 ? utf8_step(text, n, &code) : 0;
 
-	while (added_next(&e->tokenizer->literal, text, n, at, &match)) {
-		if (encode_segment(e, text + at, match.start - at, at == 0 ? PIECE_FIRST : 0, err) != 0)
+	while (added_next(&e->tokenizer->literal, text, n, &scan, &match)) {
+		if (match.start > scan.done &&
+		    encode_segment(e, text + scan.done, match.start - scan.done,
+		                   origin_within(first, scan.done, match.start), err) != 0)
 			return err->code;
-		ids_push(&e->ids, match.id);
-		at = match.end;
+		if (match.end > match.start)
+			ids_push(&e->ids, match.id);
+		scan.done = match.end;
 	}
-	return at < n ? encode_segment(e, text + at, n - at, at == 0 ? PIECE_FIRST : 0, err) : 0;
+	return scan.done < n ? encode_segment(e, text + scan.done, n - scan.done, origin_within(first, scan.done, n), err)
+	                     : 0;
 }
 
 int tokenizer_single(const struct tokenizer *tokenizer, const char *text, int32_t *id, struct err *err)
@@ -136,8 +148,10 @@ static int token_pieces(const struct vocab *vocab, const int32_t *ids, size_t n_
 		if (ids[i] >= vocab->n_ids || !vocab->tokens[ids[i]].text)
 			continue;
 		const struct token *token = &vocab->tokens[ids[i]];
-		if (!(skip_special && token->special))
-			pieces_add(pieces, token->shown, token->n_shown, token->added ? PIECE_LITERAL : 0);
+		if (skip_special && token->special)
+			continue;
+		pieces_open(pieces, token->added);
+		pieces_write(pieces, token->shown, token->n_shown);
 	}
 	return 0;
 }
@@ -161,10 +175,10 @@ static char *joined(const struct pieces *pieces, const char *between, size_t *n_
 	return text;
 }
 
-int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special,
-                     char **text, size_t *n_bytes, struct err *err)
+static int decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special,
+                  bool lossy, char **text, size_t *n_bytes, struct err *err)
 {
-	struct pieces pieces = {0}, scratch = {0};
+	struct pieces pieces = {.lossy = lossy}, scratch = {.lossy = lossy};
 
 	*text = NULL;
 	*n_bytes = 0;
@@ -176,4 +190,16 @@ int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size
 	pieces_free(&pieces);
 	pieces_free(&scratch);
 	return code;
+}
+
+int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special,
+                     char **text, size_t *n_bytes, struct err *err)
+{
+	return decode(tokenizer, ids, n_ids, skip_special, false, text, n_bytes, err);
+}
+
+int tokenizer_decode_utf8(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+                          bool skip_special, char **text, size_t *n_bytes, struct err *err)
+{
+	return decode(tokenizer, ids, n_ids, skip_special, true, text, n_bytes, err);
 }

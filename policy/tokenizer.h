@@ -4,10 +4,10 @@
  *
  * Text is bytes.  Where it is not UTF-8, a byte-level tokenizer still gives it back exactly: a run of such
  * bytes is a piece of its own, which no regular expression sees and no normalizer changes.
- * Byte-level and SentencePiece-style BPE are done; any other component is ERR_UNSUPPORTED, by name.
- * Differences from Hugging Face tokenizers: decoding gives the bytes, not U+FFFD, where they are not UTF-8
- * (utf8_lossy of policy/utf8.h does that); a character without a token is an error, not dropped;
- * `truncation` and `padding` are not applied.
+ * BPE models are done, byte-level and SentencePiece-style; any other component is ERR_UNSUPPORTED, by name.
+ * Ids are those of Hugging Face's tokenizers 0.23, and so is the text of tokenizer_decode_utf8.  Differences:
+ * special tokens are skipped by id; `truncation` and `padding` are not applied.  A character for which the
+ * vocabulary has no token is dropped, as there, if it has neither byte tokens nor an unknown token.
  */
 #ifndef POLICY_TOKENIZER_H
 #define POLICY_TOKENIZER_H
@@ -41,5 +41,9 @@ int tokenizer_single(const struct tokenizer *tokenizer, const char *text, int32_
 /* *text is owned by the caller, NUL-terminated, *n_bytes without the NUL; may hold any bytes. */
 int tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special,
                      char **text, size_t *n_bytes, struct err *err);
+
+/* The same as well-formed UTF-8, with U+FFFD where Hugging Face's tokenizers writes it. */
+int tokenizer_decode_utf8(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+                          bool skip_special, char **text, size_t *n_bytes, struct err *err);
 
 #endif

@@ -2,10 +2,12 @@
  *
  * The tokens are sorted; at each position a range of them is narrowed byte by byte with two binary
  * searches, as in a trie.  Cost: O(text * length of the common prefix * log tokens).
+ *
+ * As in Hugging Face's tokenizers 0.23 the model's vocabulary gives a token its id, and those that it lacks
+ * get the ids from the vocabulary's size on, in order.
  */
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "policy/tokenizer_internal.h"
 #include "policy/utf8.h"
@@ -34,120 +36,62 @@ static size_t lower_bound(const struct added_set *set, size_t low, size_t high, 
 	return low;
 }
 
-/* The longest token that text[0, n) begins with, or NULL. */
+/* The longest token that text[0, n), n > 0, begins with, or NULL. */
 static const struct added_token *longest(const struct added_set *set, const char *text, size_t n)
 {
 	const struct added_token *found = NULL;
-	size_t low = 0, high = set->n;
+	size_t low = set->first[(unsigned char)text[0]], high = set->first[(unsigned char)text[0] + 1];
 
-	for (size_t depth = 0; depth < n; depth++) {
+	for (size_t depth = 1; low < high; depth++) {
+		if (set->items[low].n == depth)
+			found = &set->items[low];
+		if (depth == n)
+			break;
 		int byte = (unsigned char)text[depth];
 		low = lower_bound(set, low, high, depth, byte);
 		high = lower_bound(set, low, high, depth, byte + 1);
-		if (low == high)
-			break;
-		if (set->items[low].n == depth + 1)
-			found = &set->items[low];
 	}
 	return found;
 }
 
-/* Letters, marks, decimal and letter numbers, connectors, joiners: \w of the reference implementation. */
-static bool is_word(int32_t code)
-{
-	if (code < 0)
-		return false;
-	switch (utf8proc_category(code)) {
-	case UTF8PROC_CATEGORY_LU:
-	case UTF8PROC_CATEGORY_LL:
-	case UTF8PROC_CATEGORY_LT:
-	case UTF8PROC_CATEGORY_LM:
-	case UTF8PROC_CATEGORY_LO:
-	case UTF8PROC_CATEGORY_MN:
-	case UTF8PROC_CATEGORY_MC:
-	case UTF8PROC_CATEGORY_ME:
-	case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC:
-		return true;
-	default:
-		return code == 0x200C || code == 0x200D;
-	}
-}
-
-/* The unit that ends at text[at], at > 0: its start, and its code or -1. */
-static size_t unit_before(const char *text, size_t at, int32_t *code)
-{
-	size_t start = at - 1;
-
-	while (start > 0 && at - start < 4 && ((unsigned char)text[start] & 0xC0) == 0x80)
-		start--;
-	if (utf8_step(text + start, at - start, code) != at - start) {
-		*code = -1;
-		return at - 1;
-	}
-	return start;
-}
-
 static bool is_single_word(const char *text, size_t n, size_t start, size_t end)
 {
-	int32_t code;
+	int32_t before = -1, after = -1;
 
-	if (start > 0) {
-		unit_before(text, start, &code);
-		if (is_word(code))
-			return false;
-	}
-	if (end < n) {
-		utf8_step(text + end, n - end, &code);
-		if (is_word(code))
-			return false;
-	}
-	return true;
+	if (start > 0)
+		utf8_step_back(text, start, &before);
+	if (end < n)
+		utf8_step(text + end, n - end, &after);
+	return !unicode_is_word(before) && !unicode_is_word(after);
 }
 
-/* Start of the white space that ends at text[at], not before `from`. */
-static size_t space_before(const char *text, size_t from, size_t at)
-{
-	while (at > from) {
-		int32_t code;
-		size_t start = unit_before(text, at, &code);
-		if (!utf8_is_space(code))
-			break;
-		at = start;
-	}
-	return at;
-}
-
-/* End of the white space that begins at text[at]. */
-static size_t space_after(const char *text, size_t n, size_t at)
-{
-	while (at < n) {
-		int32_t code;
-		size_t step = utf8_step(text + at, n - at, &code);
-		if (!utf8_is_space(code))
-			break;
-		at += step;
-	}
-	return at;
-}
-
-bool added_next(const struct added_set *set, const char *text, size_t n, size_t from,
+/* The search goes on behind the token, not behind the space that it took: a token of white space there is
+ * found all the same. */
+bool added_next(const struct added_set *set, const char *text, size_t n, struct added_scan *scan,
                 struct added_match *match)
 {
-	for (size_t at = from; set->n > 0 && at < n; at++) {
-		const struct added_token *token = longest(set, text + at, n - at);
+	const struct added_token *token = NULL;
+	size_t start = scan->at, end = 0;
+
+	for (; set->n > 0 && start < n && !token; start = token ? start : start + 1) {
+		token = longest(set, text + start, n - start);
 		if (!token)
 			continue;
-		size_t end = at + token->n;
-		if (token->single_word && !is_single_word(text, n, at, end)) {
-			at = end - 1;
-			continue;
+		end = start + token->n;
+		if (token->single_word && !is_single_word(text, n, start, end)) {
+			start = end - 1;
+			token = NULL;
 		}
-		match->start = token->lstrip ? space_before(text, from, at) : at;
-		match->end = token->rstrip ? space_after(text, n, end) : end;
-		match->id = token->id;
-		return true;
 	}
-	return false;
+	if (!token)
+		return false;
+	scan->at = end;
+	*match = (struct added_match){start, end, token->id};
+	if (token->lstrip)
+		match->start = start > scan->done ? utf8_space_before(text, scan->done, start) : scan->done;
+	if (token->rstrip)
+		match->end = utf8_space_after(text, n, end);
+	return true;
 }
 
 void added_free(struct added_set *set)
@@ -158,20 +102,25 @@ void added_free(struct added_set *set)
 	*set = (struct added_set){0};
 }
 
-/* The vocabulary must give the token this id, or neither the token nor the id yet. */
-static int enter_vocab(struct vocab *vocab, const char *text, size_t n, int32_t id, struct err *err)
+/* Give the token its id: the model's, or the next one. */
+static int enter_vocab(struct added_token *token, int32_t said, int32_t *next, struct vocab *vocab,
+                       struct err *err)
 {
 	char name[QUOTED_MAX];
-	int32_t known = vocab_find(vocab, text, n);
+	int32_t known = vocab_find_any(vocab, token->text, token->n);
 
-	if (known >= 0 && known != id)
-		return err_set(err, ERR_INVALID, "%s has id %d here and id %d in model.vocab", quoted(name, text, n),
-		               id, known);
-	if (known < 0 && vocab_add(vocab, text, n, id, err) != 0)
-		return err->code;
-	if (vocab->tokens[id].added)
-		return err_set(err, ERR_INVALID, "id %d (%s) is listed twice", id, quoted(name, text, n));
-	vocab->tokens[id].added = true;
+	if (known >= 0 && vocab->tokens[known].added)
+		return err_set(err, ERR_INVALID, "id %d (%s) is listed twice", known,
+		               quoted(name, token->text, token->n));
+	if (known >= 0 && known != said)
+		return err_set(err, ERR_INVALID, "%s has id %d here and id %d in model.vocab",
+		               quoted(name, token->text, token->n), said, known);
+	if (known < 0 && *next == TOKENIZER_IDS_MAX)
+		return err_set(err, ERR_TOO_BIG, "more than %d tokens", TOKENIZER_IDS_MAX);
+	if (known < 0)
+		vocab_add_added(vocab, token->text, token->n, *next);
+	token->id = known >= 0 ? known : (*next)++;
+	vocab->tokens[token->id].added = true;
 	return 0;
 }
 
@@ -180,12 +129,13 @@ static int normalized_text(struct added_token *token, const struct ops *normaliz
 {
 	struct pieces pieces = {0}, scratch = {0};
 
-	pieces_add(&pieces, token->text, token->n, PIECE_FIRST);
+	pieces_add(&pieces, token->text, token->n, 0);
 	int code = ops_run(normalizer, &pieces, &scratch, err);
 	if (code == 0) {
 		token->n = pieces.n_bytes;
 		token->text = xrealloc(token->text, token->n + 1);
-		memcpy(token->text, pieces.bytes, token->n);
+		if (token->n > 0)
+			memcpy(token->text, pieces.bytes, token->n);
 		token->text[token->n] = '\0';
 	}
 	pieces_free(&pieces);
@@ -193,26 +143,27 @@ static int normalized_text(struct added_token *token, const struct ops *normaliz
 	return code;
 }
 
-static int token_parse(struct added_token *token, bool *normalized, struct vocab *vocab, const json_t *json,
-                       struct err *err)
+static int token_parse(struct added_token *token, bool *normalized, int32_t *next, struct vocab *vocab,
+                       const json_t *json, struct err *err)
 {
 	bool special = false;
+	int32_t said;
 
 	if (!json_is_object(json))
 		return err_set(err, ERR_INVALID, "must be an object, found %s", json_type_name(json));
-	if (field_text(json, "token", "content", &token->text, &token->n, err) != 0 ||
-	    field_index(json, "token", "id", TOKENIZER_IDS_MAX, &token->id, err) != 0 ||
-	    field_bool(json, "token", "special", &special, err) != 0)
+	if (component_text(json, "token", "content", &token->text, &token->n, err) != 0 ||
+	    component_index(json, "token", "id", TOKENIZER_IDS_MAX, &said, err) != 0 ||
+	    component_bool(json, "token", "special", &special, err) != 0)
 		return err->code;
 	*normalized = !special;
-	if (field_bool(json, "token", "normalized", normalized, err) != 0 ||
-	    field_bool(json, "token", "single_word", &token->single_word, err) != 0 ||
-	    field_bool(json, "token", "lstrip", &token->lstrip, err) != 0 ||
-	    field_bool(json, "token", "rstrip", &token->rstrip, err) != 0)
+	if (component_bool(json, "token", "normalized", normalized, err) != 0 ||
+	    component_bool(json, "token", "single_word", &token->single_word, err) != 0 ||
+	    component_bool(json, "token", "lstrip", &token->lstrip, err) != 0 ||
+	    component_bool(json, "token", "rstrip", &token->rstrip, err) != 0)
 		return err->code;
 	if (token->n == 0)
 		return err_set(err, ERR_INVALID, "content is empty");
-	if (enter_vocab(vocab, token->text, token->n, token->id, err) != 0)
+	if (enter_vocab(token, said, next, vocab, err) != 0)
 		return err->code;
 	vocab->tokens[token->id].special = special;
 	return 0;
@@ -226,25 +177,23 @@ static void enter_normalized(struct added_set *set, struct vocab *vocab, const s
 	vocab->tokens[token->id].n_shown = (uint32_t)token->n;
 }
 
-int added_parse(struct added_set *literal, struct added_set *normalized, struct vocab *vocab,
-                const struct ops *normalizer, const json_t *json, struct err *err)
+static int list_parse(struct added_set *literal, struct added_set *normalized, struct vocab *vocab,
+                      const struct ops *normalizer, const json_t *json, struct err *err)
 {
+	int32_t next = (int32_t)vocab->model.n;
 	const json_t *item;
 	size_t i;
 
-	if (!json || json_is_null(json))
-		return 0;
-	if (!json_is_array(json))
-		return err_set(err, ERR_INVALID, "added_tokens must be a list, found %s", json_type_name(json));
-	literal->items = xcalloc(json_array_size(json), sizeof *literal->items);
-	normalized->items = xcalloc(json_array_size(json), sizeof *normalized->items);
 	json_array_foreach(json, i, item) {
 		struct added_token token = {0};
 		bool is_normalized = false;
-		int code = token_parse(&token, &is_normalized, vocab, item, err);
+		int code = token_parse(&token, &is_normalized, &next, vocab, item, err);
 		if (code == 0 && is_normalized)
 			code = normalized_text(&token, normalizer, err);
-		if (code != 0 || token.n == 0)
+		if (code == 0 && token.n == 0)
+			code = err_set(err, ERR_UNSUPPORTED, "the normalizer leaves nothing of the token's content; set "
+			               "its \"normalized\" to false");
+		if (code != 0)
 			free(token.text);
 		else if (is_normalized)
 			enter_normalized(normalized, vocab, &token);
@@ -253,7 +202,39 @@ int added_parse(struct added_set *literal, struct added_set *normalized, struct 
 		if (code != 0)
 			return err_context(err, "added_tokens[%zu]", i);
 	}
-	qsort(literal->items, literal->n, sizeof *literal->items, compare);
-	qsort(normalized->items, normalized->n, sizeof *normalized->items, compare);
 	return 0;
+}
+
+/* Sort, index by first byte, and refuse two tokens that are looked for by the same text. */
+static int set_finish(struct added_set *set, struct err *err)
+{
+	char name[QUOTED_MAX];
+	size_t at = 0;
+
+	qsort(set->items, set->n, sizeof *set->items, compare);
+	for (int byte = 0; byte <= 256; byte++) {
+		while (at < set->n && (unsigned char)set->items[at].text[0] < byte)
+			at++;
+		set->first[byte] = at;
+	}
+	for (size_t i = 1; i < set->n; i++)
+		if (compare(&set->items[i - 1], &set->items[i]) == 0)
+			return err_set(err, ERR_INVALID, "added_tokens: ids %d and %d are both %s once normalized",
+			               set->items[i - 1].id, set->items[i].id,
+			               quoted(name, set->items[i].text, set->items[i].n));
+	return 0;
+}
+
+int added_parse(struct added_set *literal, struct added_set *normalized, struct vocab *vocab,
+                const struct ops *normalizer, const json_t *json, struct err *err)
+{
+	if (!json || json_is_null(json))
+		return 0;
+	if (!json_is_array(json))
+		return err_set(err, ERR_INVALID, "added_tokens must be a list, found %s", json_type_name(json));
+	literal->items = xcalloc(json_array_size(json), sizeof *literal->items);
+	normalized->items = xcalloc(json_array_size(json), sizeof *normalized->items);
+	if (list_parse(literal, normalized, vocab, normalizer, json, err) != 0 || set_finish(literal, err) != 0)
+		return err->code;
+	return set_finish(normalized, err);
 }

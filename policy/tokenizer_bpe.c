@@ -1,6 +1,6 @@
 /* tokenizer_bpe.c - byte pair encoding (Sennrich, Haddow, Birch 2016; merges by rank as in GPT-2).
  *
- * One piece starts as a linked list of single-character symbols.  A binary heap holds every adjacent pair
+ * One piece starts as a linked list of single-character symbols.  A heap holds every adjacent pair
  * that has a merge, ordered by (rank, position); the best is merged, its two new neighbours are looked
  * up and pushed.  A pair whose symbols have changed since is skipped when it comes up.  At most 3n pairs
  * are ever pushed, so a piece of n characters costs O(n log n) even where the whole text is one piece
@@ -19,15 +19,15 @@ struct symbol {
 };
 
 struct candidate {
-	uint32_t rank;
-	int32_t at;         /* the left symbol */
-	int32_t id;         /* what the pair becomes */
+	uint64_t order; /* rank << 32 | the left symbol: least first */
+	int32_t id;     /* what the pair becomes */
 };
 
 struct bpe_scratch {
 	struct symbol *symbols;
 	struct candidate *heap; /* [3 * capacity] */
 	size_t n_symbols, n_heap, capacity;
+	char *affixed; /* a symbol's text with its prefix and suffix */
 };
 
 struct bpe_scratch *bpe_scratch_open(void)
@@ -39,23 +39,20 @@ void bpe_scratch_close(struct bpe_scratch *scratch)
 {
 	free(scratch->symbols);
 	free(scratch->heap);
+	free(scratch->affixed);
 	free(scratch);
 }
 
-static bool before(const struct candidate *a, const struct candidate *b)
-{
-	return a->rank != b->rank ? a->rank < b->rank : a->at < b->at;
-}
-
+/* The heap has four children to a node: half the levels of two, and they lie side by side. */
 static void heap_push(struct bpe_scratch *scratch, struct candidate candidate)
 {
 	struct candidate *heap = scratch->heap;
 	size_t at = scratch->n_heap++;
 
 	assert(scratch->n_heap <= 3 * scratch->capacity);
-	while (at > 0 && before(&candidate, &heap[(at - 1) / 2])) {
-		heap[at] = heap[(at - 1) / 2];
-		at = (at - 1) / 2;
+	while (at > 0 && candidate.order < heap[(at - 1) / 4].order) {
+		heap[at] = heap[(at - 1) / 4];
+		at = (at - 1) / 4;
 	}
 	heap[at] = candidate;
 }
@@ -65,9 +62,10 @@ static struct candidate heap_pop(struct bpe_scratch *scratch)
 	struct candidate *heap = scratch->heap, best = heap[0], last = heap[--scratch->n_heap];
 	size_t n = scratch->n_heap, at = 0, child;
 
-	while ((child = 2 * at + 1) < n) {
-		child += child + 1 < n && before(&heap[child + 1], &heap[child]);
-		if (!before(&heap[child], &last))
+	while ((child = 4 * at + 1) < n) {
+		for (size_t i = child + 1, end = child + 4 < n ? child + 4 : n; i < end; i++)
+			child = heap[i].order < heap[child].order ? i : child;
+		if (heap[child].order >= last.order)
 			break;
 		heap[at] = heap[child];
 		at = child;
@@ -85,7 +83,7 @@ static void consider(const struct bpe *bpe, struct bpe_scratch *scratch, int32_t
 		return;
 	const struct merge *merge = merge_find(bpe, left->id, scratch->symbols[left->next].id);
 	if (merge)
-		heap_push(scratch, (struct candidate){merge->rank, at, merge->id});
+		heap_push(scratch, (struct candidate){(uint64_t)merge->rank << 32 | (uint32_t)at, merge->id});
 }
 
 static void merge_all(const struct bpe *bpe, struct bpe_scratch *scratch)
@@ -96,7 +94,8 @@ static void merge_all(const struct bpe *bpe, struct bpe_scratch *scratch)
 		consider(bpe, scratch, (int32_t)i);
 	while (scratch->n_heap > 0) {
 		struct candidate best = heap_pop(scratch);
-		struct symbol *left = &symbols[best.at];
+		int32_t at = (int32_t)(uint32_t)best.order;
+		struct symbol *left = &symbols[at];
 		if (left->id < 0 || left->next < 0)
 			continue;
 		struct symbol *right = &symbols[left->next];
@@ -107,10 +106,10 @@ static void merge_all(const struct bpe *bpe, struct bpe_scratch *scratch)
 		left->next = right->next;
 		right->id = -1;
 		if (left->next >= 0)
-			symbols[left->next].prev = best.at;
+			symbols[left->next].prev = at;
 		if (left->prev >= 0)
 			consider(bpe, scratch, left->prev);
-		consider(bpe, scratch, best.at);
+		consider(bpe, scratch, at);
 	}
 }
 
@@ -132,36 +131,53 @@ static bool add_bytes(const struct bpe *bpe, struct bpe_scratch *scratch, const 
 	return true;
 }
 
-/* A character is never dropped in silence. */
-static int refuse_character(char byte, int32_t code, struct err *err)
+/* The text of a symbol: its character, between the prefix of all but the first and the suffix of the last. */
+static const char *with_affixes(const struct bpe *bpe, struct bpe_scratch *scratch, const char *text, size_t *n,
+                                bool first, bool last)
 {
-	static const char lacks[] = "the vocabulary has no token for it, no byte tokens and no unk_token";
+	size_t before = first ? 0 : bpe->n_prefix, after = last ? bpe->n_suffix : 0;
 
-	if (code < 0)
-		return err_set(err, ERR_INVALID, "tokenizer: byte 0x%02X (not UTF-8): %s",
-		               (unsigned char)byte, lacks);
-	return err_set(err, ERR_INVALID, "tokenizer: character U+%04X: %s", (unsigned)code, lacks);
+	if (before + after == 0)
+		return text;
+	scratch->affixed = xrealloc(scratch->affixed, before + *n + after);
+	if (before > 0)
+		memcpy(scratch->affixed, bpe->prefix, before);
+	memcpy(scratch->affixed + before, text, *n);
+	if (after > 0)
+		memcpy(scratch->affixed + before + *n, bpe->suffix, after);
+	*n += before + after;
+	return scratch->affixed;
 }
 
-/* One symbol per character; what the vocabulary lacks becomes byte tokens or the unknown token. */
+/* One symbol per character; what the vocabulary lacks becomes byte tokens or the unknown token, or is
+ * dropped where there are neither.  An unknown token is put off until the next known symbol: byte tokens
+ * overtake it, as in the reference. */
 static int add_characters(const struct bpe *bpe, const struct vocab *vocab, const char *text, size_t n,
                           struct bpe_scratch *scratch, struct err *err)
 {
-	bool after_unk = false;
+	bool put_off = false;
 
 	for (size_t at = 0, step; at < n; at += step) {
 		int32_t code;
 		step = utf8_step(text + at, n - at, &code);
-		int32_t id = vocab_find(vocab, text + at, step);
-		bool unknown = id < 0 && !(bpe->byte_fallback && add_bytes(bpe, scratch, text + at, step));
-		if (unknown && bpe->unk_id < 0)
-			return refuse_character(text[at], code, err);
+		size_t length = step;
+		const char *symbol = with_affixes(bpe, scratch, text + at, &length, at == 0, at + step == n);
+		int32_t id = vocab_find(vocab, symbol, length);
+		if (id < 0 && bpe->byte_fallback && add_bytes(bpe, scratch, symbol, length))
+			continue;
+		if (id < 0 && !bpe->unk)
+			continue;
+		if (id < 0 && bpe->unk_id < 0)
+			return err_set(err, ERR_INVALID, "tokenizer: the vocabulary has no token for U+%04X, and its "
+			               "unk_token \"%.64s\" is not in model.vocab", (unsigned)code, bpe->unk);
+		if (put_off && (id >= 0 || !bpe->fuse_unk))
+			add_symbol(scratch, bpe->unk_id);
+		put_off = id < 0;
 		if (id >= 0)
 			add_symbol(scratch, id);
-		else if (unknown && !(after_unk && bpe->fuse_unk))
-			add_symbol(scratch, bpe->unk_id);
-		after_unk = unknown;
 	}
+	if (put_off)
+		add_symbol(scratch, bpe->unk_id);
 	return 0;
 }
 
@@ -186,7 +202,7 @@ int bpe_encode(const struct bpe *bpe, const struct vocab *vocab, const char *tex
 	}
 	if (n > INT32_MAX) /* a normalizer may have made it longer than the text */
 		return err_set(err, ERR_TOO_BIG, "tokenizer: a piece of %zu bytes; at most %d are taken", n, INT32_MAX);
-	reserve(scratch, n);
+	reserve(scratch, bpe->byte_fallback ? n * (1 + bpe->n_prefix) + bpe->n_suffix : n);
 	if (add_characters(bpe, vocab, text, n, scratch, err) != 0)
 		return err->code;
 	if (scratch->n_symbols == 0)

@@ -21,7 +21,7 @@ const char *json_type_name(const json_t *json)
 	}
 }
 
-int field_bool(const json_t *json, const char *where, const char *key, bool *value, struct err *err)
+int component_bool(const json_t *json, const char *where, const char *key, bool *value, struct err *err)
 {
 	const json_t *field = json_object_get(json, key);
 
@@ -34,7 +34,7 @@ int field_bool(const json_t *json, const char *where, const char *key, bool *val
 	return 0;
 }
 
-int field_text(const json_t *json, const char *where, const char *key, char **text, size_t *n,
+int component_text(const json_t *json, const char *where, const char *key, char **text, size_t *n,
                struct err *err)
 {
 	const json_t *field = json_object_get(json, key);
@@ -48,7 +48,7 @@ int field_text(const json_t *json, const char *where, const char *key, char **te
 	return 0;
 }
 
-int field_index(const json_t *json, const char *where, const char *key, int32_t limit, int32_t *value,
+int component_index(const json_t *json, const char *where, const char *key, int32_t limit, int32_t *value,
                 struct err *err)
 {
 	const json_t *field = json_object_get(json, key);

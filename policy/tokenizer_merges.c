@@ -1,10 +1,9 @@
 /* tokenizer_merges.c - the BPE model of tokenizer.json: vocabulary, merges, and the hash from a pair of
- * token ids to its merge (open addressing, at most half full).
+ * token ids to its merge (open addressing by multiplication, at most half full).
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "policy/tokenizer_internal.h"
 
@@ -16,7 +15,7 @@ static uint64_t pair_of(int32_t left, int32_t right)
 /* The slot of this pair, or the empty one where it would go. */
 static struct merge *find_slot(const struct bpe *bpe, uint64_t pair)
 {
-	uint32_t mask = bpe->n_slots - 1, slot = (uint32_t)XXH3_64bits(&pair, sizeof pair) & mask;
+	uint32_t mask = bpe->n_slots - 1, slot = (uint32_t)(pair * 0x9E3779B97F4A7C15u >> 32) & mask;
 
 	while (bpe->merges[slot].pair != UINT64_MAX && bpe->merges[slot].pair != pair)
 		slot = (slot + 1) & mask;
@@ -51,7 +50,7 @@ static int vocab_parse(struct vocab *vocab, json_t *json, struct err *err)
 		if (vocab_add(vocab, text, strlen(text), (int32_t)id, err) != 0)
 			return err_context(err, "model.vocab");
 	}
-	return vocab->n_tokens > 0 ? 0 : err_set(err, ERR_INVALID, "model.vocab is empty");
+	return vocab->model.n > 0 ? 0 : err_set(err, ERR_INVALID, "model.vocab is empty");
 }
 
 /* The two halves of a merge, "a b" or ["a", "b"], borrowed from json. */
@@ -92,15 +91,19 @@ static int merge_add(struct bpe *bpe, const struct vocab *vocab, const struct ha
 {
 	int32_t left = vocab_find(vocab, halves->left, halves->n_left);
 	int32_t right = vocab_find(vocab, halves->right, halves->n_right);
-	size_t n = halves->n_left + halves->n_right;
+	size_t skip = bpe->n_prefix, n = halves->n_left + halves->n_right;
 
 	if (left < 0)
 		return unknown_token(halves->left, halves->n_left, rank, err);
 	if (right < 0)
 		return unknown_token(halves->right, halves->n_right, rank, err);
-	char *joined = xmalloc(n);
+	if (halves->n_right < skip)
+		return err_set(err, ERR_INVALID, "model.merges[%zu]: its right half is shorter than "
+		               "continuing_subword_prefix", rank);
+	char *joined = xmalloc(n + 1);
 	memcpy(joined, halves->left, halves->n_left);
-	memcpy(joined + halves->n_left, halves->right, halves->n_right);
+	memcpy(joined + halves->n_left, halves->right + skip, halves->n_right - skip);
+	n -= skip;
 	int32_t id = vocab_find(vocab, joined, n);
 	int code = id < 0 ? unknown_token(joined, n, rank, err) : 0;
 	free(joined);
@@ -137,52 +140,40 @@ static int merges_parse(struct bpe *bpe, const struct vocab *vocab, const json_t
 	return 0;
 }
 
-/* Features of the BPE model that change what comes out and are not done here. */
-static int refuse_features(const json_t *json, struct err *err)
+static int refuse_dropout(const json_t *json, struct err *err)
 {
-	static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-
-	for (int i = 0; i < 2; i++) {
-		const json_t *affix = json_object_get(json, affixes[i]);
-		if (affix && !json_is_null(affix) && json_string_length(affix) != 0)
-			return err_set(err, ERR_UNSUPPORTED, "model.%s is not supported; only null or \"\" is",
-			               affixes[i]);
-	}
 	const json_t *dropout = json_object_get(json, "dropout");
-	if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
-		return err_set(err, ERR_UNSUPPORTED,
-		               "model.dropout is not supported: encoding must be deterministic");
-	return 0;
+
+	if (!dropout || json_is_null(dropout) || (json_is_number(dropout) && json_number_value(dropout) == 0))
+		return 0;
+	return err_set(err, ERR_UNSUPPORTED, "model.dropout is not supported: encoding must be deterministic; set it "
+	               "to null");
 }
 
-static int unk_parse(struct bpe *bpe, const struct vocab *vocab, const json_t *json, struct err *err)
+/* An optional text: absent, null and (but for unk_token) "" are NULL. */
+static int text_parse(char **text, size_t *n, const json_t *json, const char *key, struct err *err)
 {
-	const json_t *unk = json_object_get(json, "unk_token");
+	const json_t *field = json_object_get(json, key);
 
-	bpe->unk_id = -1;
-	if (!unk || json_is_null(unk))
-		return 0;
-	if (!json_is_string(unk))
-		return err_set(err, ERR_INVALID, "model.unk_token must be a string or null, found %s",
-		               json_type_name(unk));
-	bpe->unk_id = vocab_find(vocab, json_string_value(unk), json_string_length(unk));
-	return bpe->unk_id >= 0 ? 0 : err_set(err, ERR_INVALID, "model.unk_token \"%.64s\" is not in model.vocab",
-	                                      json_string_value(unk));
+	return !field || json_is_null(field) ? 0 : component_text(json, "model", key, text, n, err);
 }
 
 int bpe_parse(struct bpe *bpe, struct vocab *vocab, const json_t *json, struct err *err)
 {
 	const char *type = json_string_value(json_object_get(json, "type"));
 	char name[8];
+	size_t n_unk = 0;
 
 	if (!json_is_object(json))
 		return err_set(err, ERR_INVALID, "model must be an object, found %s", json_type_name(json));
 	if (type && strcmp(type, "BPE") != 0)
 		return err_set(err, ERR_UNSUPPORTED, "model type \"%.64s\" is not supported; supported: BPE", type);
-	if (refuse_features(json, err) != 0 ||
-	    field_bool(json, "model", "byte_fallback", &bpe->byte_fallback, err) != 0 ||
-	    field_bool(json, "model", "fuse_unk", &bpe->fuse_unk, err) != 0 ||
-	    field_bool(json, "model", "ignore_merges", &bpe->ignore_merges, err) != 0 ||
+	if (refuse_dropout(json, err) != 0 || text_parse(&bpe->unk, &n_unk, json, "unk_token", err) != 0 ||
+	    text_parse(&bpe->prefix, &bpe->n_prefix, json, "continuing_subword_prefix", err) != 0 ||
+	    text_parse(&bpe->suffix, &bpe->n_suffix, json, "end_of_word_suffix", err) != 0 ||
+	    component_bool(json, "model", "byte_fallback", &bpe->byte_fallback, err) != 0 ||
+	    component_bool(json, "model", "fuse_unk", &bpe->fuse_unk, err) != 0 ||
+	    component_bool(json, "model", "ignore_merges", &bpe->ignore_merges, err) != 0 ||
 	    vocab_parse(vocab, json_object_get(json, "vocab"), err) != 0 ||
 	    merges_parse(bpe, vocab, json_object_get(json, "merges"), err) != 0)
 		return err->code;
@@ -190,11 +181,15 @@ int bpe_parse(struct bpe *bpe, struct vocab *vocab, const json_t *json, struct e
 		snprintf(name, sizeof name, "<0x%02X>", (unsigned)byte);
 		bpe->byte_ids[byte] = vocab_find(vocab, name, 6);
 	}
-	return unk_parse(bpe, vocab, json, err);
+	bpe->unk_id = bpe->unk ? vocab_find(vocab, bpe->unk, n_unk) : -1;
+	return 0;
 }
 
 void bpe_free(struct bpe *bpe)
 {
 	free(bpe->merges);
+	free(bpe->unk);
+	free(bpe->prefix);
+	free(bpe->suffix);
 	*bpe = (struct bpe){0};
 }

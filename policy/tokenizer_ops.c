@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "policy/tokenizer_internal.h"
+#include "policy/utf8.h"
 
 /* "A, B, C" of what the family knows. */
 static void supported(const struct op_family *family, char *out, size_t size)
@@ -83,6 +84,15 @@ int ops_run(const struct ops *ops, struct pieces *pieces, struct pieces *scratch
 	return 0;
 }
 
+/* What a match becomes counts as its last character, or as the one before an empty match. */
+static bool replaces_first(const char *text, size_t origin, const struct span *span)
+{
+	int32_t code;
+	size_t end = span->end;
+
+	return origin > 0 && (end == 0 || (end > span->start ? utf8_step_back(text, end, &code) : end - 1) < origin);
+}
+
 static int apply_replace(const struct op *op, const struct pieces *in, struct pieces *out, struct err *err)
 {
 	struct spans spans = {0};
@@ -90,14 +100,19 @@ static int apply_replace(const struct op *op, const struct pieces *in, struct pi
 
 	for (size_t i = 0; i < in->n && code == 0; i++) {
 		const char *text = in->bytes + in->items[i].start;
+		size_t origin = in->items[i].origin;
 		spans.n = 0;
 		code = pattern_spans(op->pattern, text, in->items[i].n, &spans, err);
-		pieces_open(out, in->items[i].flags);
+		pieces_open(out, in->items[i].literal);
 		for (size_t s = 0; s < spans.n && code == 0; s++) {
-			if (spans.items[s].match)
-				pieces_write(out, op->text, op->n_text);
-			else
-				pieces_write(out, text + spans.items[s].start, spans.items[s].end - spans.items[s].start);
+			const struct span *span = &spans.items[s];
+			size_t first = origin_within(origin, span->start, span->end);
+			if (span->match) {
+				pieces_write_from(out, op->text, op->n_text, replaces_first(text, origin, span));
+			} else {
+				pieces_write_from(out, text + span->start, first, true);
+				pieces_write(out, text + span->start + first, span->end - span->start - first);
+			}
 		}
 	}
 	free(spans.items);
@@ -107,7 +122,7 @@ static int apply_replace(const struct op *op, const struct pieces *in, struct pi
 int op_read_replace(struct op *op, const json_t *json, const char *where, struct err *err)
 {
 	op->apply = apply_replace;
-	if (field_text(json, where, "content", &op->text, &op->n_text, err) != 0)
+	if (component_text(json, where, "content", &op->text, &op->n_text, err) != 0)
 		return err->code;
 	return pattern_parse(&op->pattern, json_object_get(json, "pattern"), where, err);
 }
@@ -126,18 +141,25 @@ static bool joins_previous(const struct spans *spans, size_t i, enum split_behav
 	}
 }
 
-void pieces_split(struct pieces *out, const char *text, unsigned flags, const struct spans *spans,
+void pieces_split(struct pieces *out, const char *text, size_t origin, const struct spans *spans,
                   enum split_behavior behavior)
 {
-	for (size_t i = 0; i < spans->n; i++) {
-		const struct span *span = &spans->items[i];
-		if (behavior == SPLIT_REMOVED && span->match)
+	for (size_t i = 0, next; i < spans->n; i = next) {
+		size_t start = spans->items[i].start, end;
+		for (next = i + 1; next < spans->n && joins_previous(spans, next, behavior); next++)
+			;
+		if (behavior == SPLIT_REMOVED && spans->items[i].match)
 			continue;
-		if (joins_previous(spans, i, behavior))
-			pieces_write(out, text + span->start, span->end - span->start);
-		else
-			pieces_add(out, text + span->start, span->end - span->start,
-			           span->start == 0 ? flags : flags & ~(unsigned)PIECE_FIRST);
+		end = spans->items[next - 1].end;
+		pieces_add(out, text + start, end - start, origin_within(origin, start, end));
+	}
+}
+
+void byte_level_write(struct pieces *out, const char *text, size_t n, size_t origin)
+{
+	for (size_t i = 0; i < n; i++) {
+		char code[4];
+		pieces_write_from(out, code, utf8_write(code, byte_level_code((unsigned char)text[i])), i < origin);
 	}
 }
 

@@ -1,11 +1,7 @@
 /* tokenizer_pattern.c - literal and regular-expression matching (PCRE2) over text that may be ill-formed.
  *
- * tokenizer.json writes its expressions for Oniguruma in Ruby syntax.  They are taken to PCRE2 with UTF,
- * UCP and MULTILINE (Ruby's ^ and $ are always per line) after a small translation:
- *
- *   \s \S        \p{White_Space} and its complement (PCRE2's \s adds U+180E)
- *   \uHHHH       \x{HHHH}
- *   \h \H, nested classes and && in a class mean something else there: refused
+ * Expressions are translated by tokenizer_regex.c.  Characters of Unicode 15 and 16, which PCRE2 may not
+ * know, are matched by older ones of the same category and length (unicode_stand_in).
  *
  * PCRE2 stops at a match limit, so an expression that backtracks without end is an error, not a hang.
  */
@@ -25,60 +21,6 @@ struct pattern {
 	pcre2_code *code;
 	pcre2_match_context *limits;
 };
-
-/* Copy one escape at regex[0] = '\\' to out; returns bytes consumed, 0 if it is refused. */
-static size_t translate_escape(const char *regex, size_t n, struct pieces *out)
-{
-	static const char space[] = "\\p{White_Space}", other[] = "\\P{White_Space}";
-
-	if (n < 2 || regex[1] == 'h' || regex[1] == 'H')
-		return 0;
-	if (regex[1] == 's' || regex[1] == 'S') {
-		pieces_write(out, regex[1] == 's' ? space : other, sizeof space - 1);
-		return 2;
-	}
-	if (regex[1] == 'u') {
-		if (n < 6)
-			return 0;
-		pieces_write(out, "\\x{", 3);
-		pieces_write(out, regex + 2, 4);
-		pieces_write(out, "}", 1);
-		return 6;
-	}
-	pieces_write(out, regex, 2);
-	return 2;
-}
-
-/* Ruby syntax to PCRE2 syntax, as one piece of out; the position of what is refused, or n. */
-static size_t translate(const char *regex, size_t n, struct pieces *out)
-{
-	bool class = false;
-	size_t at = 0;
-
-	pieces_open(out, 0);
-	while (at < n) {
-		char c = regex[at];
-		size_t used = 1;
-		if (c == '\\') {
-			used = translate_escape(regex + at, n - at, out);
-			if (used == 0)
-				return at;
-		} else if (class && (c == '[' || (c == '&' && at + 1 < n && regex[at + 1] == '&'))) {
-			return at;
-		} else if (c == '[') {
-			/* a ']' directly after '[' or '[^' is a member */
-			used += at + used < n && regex[at + used] == '^';
-			used += at + used < n && regex[at + used] == ']';
-			class = true;
-			pieces_write(out, regex + at, used);
-		} else {
-			class = class && c != ']';
-			pieces_write(out, regex + at, 1);
-		}
-		at += used;
-	}
-	return n;
-}
 
 static int compile(struct pattern *pattern, const char *regex, size_t n, const char *where, struct err *err)
 {
@@ -106,21 +48,25 @@ static int compile(struct pattern *pattern, const char *regex, size_t n, const c
 int pattern_compile(struct pattern **pattern, const char *regex, size_t n, const char *where, struct err *err)
 {
 	struct pieces translated = {0};
-	struct pattern *made = xcalloc(1, sizeof *made);
-	int code = 0;
 
-	*pattern = made;
-	size_t refused = translate(regex, n, &translated);
+	*pattern = xcalloc(1, sizeof **pattern);
+	int code = regex_translate(regex, n, &translated, where, err);
 	size_t length = translated.n_bytes;
 	pieces_write(&translated, "", 1);
-	if (refused < n)
-		code = err_set(err, ERR_UNSUPPORTED,
-		               "%s: regular expression: no equivalent for what stands at byte %zu of %.200s", where,
-		               refused, regex);
-	else
-		code = compile(made, translated.bytes, length, where, err);
+	if (code == 0)
+		code = compile(*pattern, translated.bytes, length, where, err);
 	pieces_free(&translated);
 	return code;
+}
+
+int pattern_parse_literal(struct pattern **pattern, const json_t *json, const char *where, const char *key,
+                          struct err *err)
+{
+	*pattern = xcalloc(1, sizeof **pattern);
+	if (component_text(json, where, key, &(*pattern)->literal, &(*pattern)->n_literal, err) != 0)
+		return err->code;
+	/* nothing is found before and after every character, as an expression does */
+	return (*pattern)->n_literal == 0 ? compile(*pattern, "", 0, where, err) : 0;
 }
 
 int pattern_parse(struct pattern **pattern, const json_t *json, const char *where, struct err *err)
@@ -132,8 +78,14 @@ int pattern_parse(struct pattern **pattern, const json_t *json, const char *wher
 	if (!json_is_string(literal))
 		return err_set(err, ERR_INVALID, "%s.pattern must be {\"String\": ...} or {\"Regex\": ...}, found %s",
 		               where, json_type_name(json));
-	*pattern = xcalloc(1, sizeof **pattern);
-	return field_text(json, where, "String", &(*pattern)->literal, &(*pattern)->n_literal, err);
+	return pattern_parse_literal(pattern, json, where, "String", err);
+}
+
+bool pattern_matches_empty(const struct pattern *pattern)
+{
+	uint32_t may = 0;
+
+	return pattern->code && pcre2_pattern_info(pattern->code, PCRE2_INFO_MATCHEMPTY, &may) == 0 && may;
 }
 
 void pattern_free(struct pattern *pattern)
@@ -188,34 +140,58 @@ static int match_once(const struct pattern *pattern, const char *text, size_t n,
 	               at, n, (const char *)reason);
 }
 
-/* Spans of the well-formed text[begin, end). */
-static int regex_spans(const struct pattern *pattern, const char *text, size_t begin, size_t end,
+/* Spans of the well-formed subject[0, n), which stands at `begin` of the text.  As in the reference, an empty
+ * match is one unless it follows the match before it directly. */
+static int regex_spans(const struct pattern *pattern, const char *subject, size_t begin, size_t n,
                        pcre2_match_data *data, struct spans *spans, struct err *err)
 {
-	const char *subject = text + begin;
-	size_t n = end - begin, done = 0, at = 0;
 	const PCRE2_SIZE *hit = pcre2_get_ovector_pointer(data);
+	size_t done = 0, at = 0, matched = SIZE_MAX;
 
-	while (at < n) {
+	while (at <= n) {
 		int found = match_once(pattern, subject, n, at, data, err);
 		if (found < 0)
 			return found;
 		if (found == 0)
 			break;
 		size_t start = hit[0], stop = hit[1];
+		if (stop == start && stop == matched) {
+			int32_t code;
+			at += at < n ? utf8_step(subject + at, n - at, &code) : 1;
+			continue;
+		}
 		if (start > done)
 			spans_add(spans, begin + done, begin + start, false);
-		if (stop > start)
-			spans_add(spans, begin + start, begin + stop, true);
-		done = at = stop > start ? stop : start;
-		if (stop <= start && at < n) {
-			int32_t code;
-			at += utf8_step(subject + at, n - at, &code);
-		}
+		spans_add(spans, begin + start, begin + stop, true);
+		done = at = matched = stop;
 	}
 	if (done < n)
-		spans_add(spans, begin + done, end, false);
+		spans_add(spans, begin + done, begin + n, false);
 	return 0;
+}
+
+/* The well-formed text[0, n) with older characters for young ones; NULL where there are none. */
+static char *with_stand_ins(const char *text, size_t n)
+{
+	char *copy = NULL;
+
+	for (size_t at = 0, step; at < n; at += step) {
+		int32_t code;
+		if ((unsigned char)text[at] < 0xE0) { /* young characters take three bytes or four */
+			step = 1;
+			continue;
+		}
+		step = utf8_step(text + at, n - at, &code);
+		int32_t stand_in = unicode_stand_in(code);
+		if (stand_in == code)
+			continue;
+		if (!copy) {
+			copy = xmalloc(n);
+			memcpy(copy, text, n);
+		}
+		utf8_write(copy + at, stand_in);
+	}
+	return copy;
 }
 
 int pattern_spans(const struct pattern *pattern, const char *text, size_t n, struct spans *spans,
@@ -223,19 +199,21 @@ int pattern_spans(const struct pattern *pattern, const char *text, size_t n, str
 {
 	int code = 0;
 
-	if (pattern->literal) {
+	if (!pattern->code) {
 		literal_spans(pattern, text, n, spans);
 		return 0;
 	}
 	pcre2_match_data *data = pcre2_match_data_create(1, NULL);
-	for (size_t at = 0; at < n && code == 0;) {
+	for (size_t at = 0, run; at < n && code == 0; at += run) {
 		bool valid;
-		size_t run = utf8_run(text + at, n - at, &valid);
-		if (valid)
-			code = regex_spans(pattern, text, at, at + run, data, spans, err);
-		else
+		run = utf8_run(text + at, n - at, &valid);
+		if (!valid) {
 			spans_add(spans, at, at + run, false);
-		at += run;
+			continue;
+		}
+		char *older = with_stand_ins(text + at, run);
+		code = regex_spans(pattern, older ? older : text + at, at, run, data, spans, err);
+		free(older);
 	}
 	pcre2_match_data_free(data);
 	return code;

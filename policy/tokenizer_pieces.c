@@ -26,10 +26,11 @@ void pieces_clear(struct pieces *pieces)
 	pieces->n_bytes = pieces->n = 0;
 }
 
-void pieces_open(struct pieces *pieces, unsigned flags)
+void pieces_open(struct pieces *pieces, bool literal)
 {
 	pieces->items = grown(pieces->items, pieces->n + 1, &pieces->capacity, sizeof *pieces->items);
-	pieces->items[pieces->n++] = (struct piece){.start = pieces->n_bytes, .flags = flags};
+	pieces->bytes = grown(pieces->bytes, 1, &pieces->bytes_capacity, 1); /* an empty piece has an address too */
+	pieces->items[pieces->n++] = (struct piece){.start = pieces->n_bytes, .literal = literal};
 }
 
 void pieces_write(struct pieces *pieces, const char *bytes, size_t n)
@@ -42,12 +43,25 @@ void pieces_write(struct pieces *pieces, const char *bytes, size_t n)
 	pieces->items[pieces->n - 1].n += n;
 }
 
-void pieces_add(struct pieces *pieces, const char *bytes, size_t n, unsigned flags)
+void pieces_write_from(struct pieces *pieces, const char *bytes, size_t n, bool first)
+{
+	pieces_write(pieces, bytes, n);
+	if (first)
+		pieces->items[pieces->n - 1].origin += n;
+}
+
+void pieces_add(struct pieces *pieces, const char *bytes, size_t n, size_t origin)
 {
 	if (n == 0)
 		return;
-	pieces_open(pieces, flags);
+	pieces_open(pieces, false);
 	pieces_write(pieces, bytes, n);
+	pieces->items[pieces->n - 1].origin = origin;
+}
+
+size_t origin_within(size_t origin, size_t start, size_t end)
+{
+	return origin <= start ? 0 : (origin < end ? origin : end) - start;
 }
 
 void spans_add(struct spans *spans, size_t start, size_t end, bool match)

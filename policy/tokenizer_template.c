@@ -1,7 +1,8 @@
 /* tokenizer_template.c - the post-processor: which special tokens go before and after a single text.
  *
- * TemplateProcessing's `single` is reduced to two lists of ids; ByteLevel only trims offsets, which are
- * not kept here; Sequence nests.
+ * TemplateProcessing's `single` is reduced to two lists of ids, and so are BertProcessing and
+ * RobertaProcessing (cls before, sep after); ByteLevel only trims offsets, which are not kept here; a Sequence
+ * may hold one of them that adds tokens.
  */
 #include <string.h>
 
@@ -72,18 +73,17 @@ static int single_parse(struct template_ids *made, const json_t *json, const str
 	             : err_set(err, ERR_INVALID, "post_processor TemplateProcessing.single has no Sequence A");
 }
 
-/* Put `made` around what is there. */
-static int wrap(struct template_ids *template, struct template_ids *made, struct err *err)
+/* ["<s>", 1] at json[key]. */
+static int pair_parse(int32_t *list, int *n, const json_t *json, const char *key, const struct vocab *vocab,
+                      struct err *err)
 {
-	for (int i = 0; i < template->n_before; i++)
-		if (list_add(made->before, &made->n_before, template->before[i], err) != 0)
-			return err->code;
-	for (int i = 0; i < made->n_after; i++)
-		if (list_add(template->after, &template->n_after, made->after[i], err) != 0)
-			return err->code;
-	memcpy(template->before, made->before, sizeof made->before);
-	template->n_before = made->n_before;
-	return 0;
+	const json_t *pair = json_object_get(json, key), *item = json_array_get(pair, 1);
+	json_int_t id = json_integer_value(item);
+
+	if (json_array_size(pair) != 2 || !json_is_integer(item) || id < 0 || id >= vocab->n_ids ||
+	    !vocab->tokens[id].text)
+		return err_set(err, ERR_INVALID, "post_processor.%s must be [\"token\", its id]", key);
+	return list_add(list, n, (int32_t)id, err);
 }
 
 int template_parse(struct template_ids *template, const json_t *json, const struct vocab *vocab,
@@ -97,14 +97,21 @@ int template_parse(struct template_ids *template, const json_t *json, const stru
 		               json_type_name(json));
 	if (strcmp(type, "ByteLevel") == 0)
 		return 0;
-	if (strcmp(type, "TemplateProcessing") == 0) {
-		struct template_ids made = {.n_before = 0};
-		return single_parse(&made, json, vocab, err) != 0 ? err->code : wrap(template, &made, err);
+	bool pair = strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0;
+	if (pair || strcmp(type, "TemplateProcessing") == 0) {
+		if (template->there)
+			return err_set(err, ERR_UNSUPPORTED, "post_processor: two that add tokens in one Sequence");
+		template->there = true;
+		if (!pair)
+			return single_parse(template, json, vocab, err);
+		return pair_parse(template->before, &template->n_before, json, "cls", vocab, err) != 0
+		               ? err->code
+		               : pair_parse(template->after, &template->n_after, json, "sep", vocab, err);
 	}
 	if (strcmp(type, "Sequence") != 0)
 		return err_set(err, ERR_UNSUPPORTED,
 		               "post_processor \"%.64s\" is not supported; supported: ByteLevel, "
-		               "TemplateProcessing, Sequence",
+		               "TemplateProcessing, BertProcessing, RobertaProcessing, Sequence",
 		               type);
 
 	const json_t *members = json_object_get(json, "processors"), *member;

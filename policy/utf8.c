@@ -86,6 +86,43 @@ bool utf8_is_space(int32_t code)
 	}
 }
 
+size_t utf8_step_back(const char *text, size_t at, int32_t *code)
+{
+	size_t start = at - 1;
+
+	while (start > 0 && at - start < 4 && ((unsigned char)text[start] & 0xC0) == 0x80)
+		start--;
+	if (utf8_step(text + start, at - start, code) != at - start) {
+		*code = -1;
+		return at - 1;
+	}
+	return start;
+}
+
+size_t utf8_space_after(const char *text, size_t n, size_t at)
+{
+	while (at < n) {
+		int32_t code;
+		size_t step = utf8_step(text + at, n - at, &code);
+		if (!utf8_is_space(code))
+			break;
+		at += step;
+	}
+	return at;
+}
+
+size_t utf8_space_before(const char *text, size_t from, size_t at)
+{
+	while (at > from) {
+		int32_t code;
+		size_t start = utf8_step_back(text, at, &code);
+		if (!utf8_is_space(code))
+			break;
+		at = start;
+	}
+	return at;
+}
+
 char *utf8_lossy(const char *text, size_t n, size_t *n_out)
 {
 	char *out = xmalloc(3 * n + 1);

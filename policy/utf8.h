@@ -22,6 +22,13 @@ size_t utf8_write(char out[4], int32_t code);
 /* Unicode White_Space; false for -1. */
 bool utf8_is_space(int32_t code);
 
+/* End of the white space that begins at text[at], and start of that which ends there, not before `from`. */
+size_t utf8_space_after(const char *text, size_t n, size_t at);
+size_t utf8_space_before(const char *text, size_t from, size_t at);
+
+/* Start of the unit that ends at text[at], at > 0; *code: its code point, or -1 if ill-formed. */
+size_t utf8_step_back(const char *text, size_t at, int32_t *code);
+
 /* A NUL-terminated copy with every ill-formed unit replaced by U+FFFD; *n_out may be NULL.  Returns owned. */
 char *utf8_lossy(const char *text, size_t n, size_t *n_out);
 
