@@ -24,7 +24,6 @@
 
 #include "policy/rope.h"
 #include "policy/team.h"
-#include "quant/bf16.h"
 
 enum { OWN_NORM_ROWS = 8 }; /* up to so many rows each thread norms for itself */
 
@@ -69,25 +68,29 @@ struct forward {
 static size_t padded(int n) { return (size_t)panels(n) * PANEL; }
 static int least(int a, int b) { return a < b ? a : b; }
 
-/* y [n_rows][y_stride] = input times the outputs [begin, end) of the layer; begin on a panel. */
+/* y [n_rows][y_stride] = input times the outputs [begin, end) of the layer, and their biases; begin on a panel. */
 static void linear_apply(const struct forward *f, const struct linear *linear, const struct input *input,
                          int n_rows, float *y, size_t y_stride, struct range outputs)
 {
 	int begin = outputs.begin / PANEL, end = panels(outputs.end);
 	if (outputs.begin >= outputs.end || n_rows == 0) return;
-	if (f->draft)
-		f->kernels->matmul_int4(y, y_stride, input->q8, input->q8_stride, n_rows, linear->draft, linear->k,
-		                        begin, end);
+	if (f->draft && linear->draft.q && f->policy->draft_fp32)
+		f->kernels->matmul_q32(y, y_stride, input->x, input->x_stride, n_rows, &linear->draft, begin, end);
+	else if (f->draft && linear->draft.q)
+		f->kernels->matmul_q8(y, y_stride, input->q8, input->q8_stride, n_rows, &linear->draft, begin, end);
 	else
 		f->kernels->matmul_bf16(y, y_stride, input->x, input->x_stride, n_rows, linear->target, linear->k,
 		                        begin, end);
+	for (int r = 0; r < n_rows && linear->bias; r++)
+		f->kernels->add(y + (size_t)r * y_stride + (size_t)outputs.begin, linear->bias + outputs.begin,
+		                outputs.end - outputs.begin);
 }
 
 /* Columns [begin, end) of a row to INT8; begin on a group. */
 static void quantize(const struct forward *f, const struct input *input, int row, struct range columns)
 {
-	if (!f->draft || columns.begin >= columns.end) return;
-	f->kernels->quantize_q8(input->q8 + (size_t)row * input->q8_stride + columns.begin / INT4_GROUP,
+	if (!f->draft || f->policy->draft_fp32 || columns.begin >= columns.end) return;
+	f->kernels->quantize_q8(input->q8 + (size_t)row * input->q8_stride + columns.begin / Q_BLOCK,
 	                        input->x + (size_t)row * input->x_stride + columns.begin,
 	                        columns.end - columns.begin);
 }
@@ -121,21 +124,6 @@ static void add_linear(const struct forward *f, const struct team *team, const s
 	}
 }
 
-static void write_kv(const struct forward_row *row, size_t k_offset, size_t v_offset, const float *k,
-                     const float *v, int head_dim)
-{
-	assert(row->position / KV_TILE < row->seq->n_pages);
-	uint16_t *page = row->seq->pages[row->position / KV_TILE];
-	size_t slot = (size_t)(row->position % KV_TILE);
-	if (k) {
-		uint16_t *to = page + k_offset + slot;
-		for (int d = 0; d < head_dim; d++) to[(size_t)d * KV_TILE] = bf16_from_f32(k[d]);
-	} else {
-		uint16_t *to = page + v_offset + slot * (size_t)head_dim;
-		for (int d = 0; d < head_dim; d++) to[d] = bf16_from_f32(v[d]);
-	}
-}
-
 /* Head h of a row's qkv: the head's norm, rotation, and K and V into the cache. */
 static void finish_head(const struct forward *f, int layer, int r, int h)
 {
@@ -151,10 +139,8 @@ static void finish_head(const struct forward *f, int layer, int r, int h)
 		f->kernels->rope(x, f->cos + (size_t)r * half, f->sin + (size_t)r * half, c->head_dim);
 	}
 	if (h < c->n_heads) return;
-	size_t k_offset = kv_k_offset(row->seq->cache, layer, kv_head);
-	size_t v_offset = kv_v_offset(row->seq->cache, layer, kv_head);
-	bool key = h < c->n_heads + c->n_kv_heads;
-	write_kv(row, k_offset, v_offset, key ? x : NULL, key ? NULL : x, c->head_dim);
+	if (h < c->n_heads + c->n_kv_heads) kv_seq_put_key(row->seq, row->position, layer, kv_head, x);
+	else kv_seq_put_value(row->seq, row->position, layer, kv_head, x);
 }
 
 static void project_heads(const struct forward *f, const struct team *team, int layer)
@@ -164,10 +150,6 @@ static void project_heads(const struct forward *f, const struct team *team, int 
 	const struct input *input = norm(f, team, weights->attention_norm, NULL, f->n_rows);
 	linear_apply(f, &weights->qkv, input, f->n_rows, f->qkv, f->qkv_stride, columns);
 	for (int r = 0; r < f->n_rows; r++) {
-		float *x = f->qkv + (size_t)r * f->qkv_stride;
-		if (weights->qkv.bias)
-			f->kernels->add(x + columns.begin, weights->qkv.bias + columns.begin,
-			                columns.end - columns.begin);
 		for (int h = columns.begin / f->config.head_dim; h < columns.end / f->config.head_dim; h++)
 			finish_head(f, layer, r, h);
 	}
@@ -188,11 +170,12 @@ static void attend(const struct forward *f, const struct team *team, int layer, 
 		const struct forward_row *row = &f->rows[r];
 		float *out = f->attended.x + (size_t)r * f->attended.x_stride;
 		const float *q = f->qkv + (size_t)r * f->qkv_stride;
+		const struct kv_cache *cache = row->seq->cache;
 		for (int h = first; h < end; h++)
-			f->kernels->attend(out + h * group_dim, q + h * group_dim, f->group, c->head_dim,
-			                   (const uint16_t *const *)row->seq->pages,
-			                   kv_k_offset(row->seq->cache, layer, h), kv_v_offset(row->seq->cache, layer, h),
-			                   row->position + 1, scale, f->own[team->thread].scores);
+			f->kernels->attend[kv_cache_type(cache)](
+				out + h * group_dim, q + h * group_dim, f->group, c->head_dim,
+				(const void *const *)row->seq->pages, kv_k_offset(cache, layer, h), kv_v_offset(cache, layer, h),
+				row->position + 1, scale, f->own[team->thread].scores);
 		quantize(f, &f->attended, r, (struct range){first * group_dim, end * group_dim});
 	}
 }
@@ -202,7 +185,7 @@ static void gate_up(const struct forward *f, const struct team *team, int layer)
 	const struct layer *weights = &f->policy->layers[layer];
 	int ffn = f->config.ffn_dim, up_at = policy_ffn_padded(&f->config);
 	const struct input *input = norm(f, team, weights->ffn_norm, NULL, f->n_rows);
-	struct range gate = team_share(team, ffn, INT4_GROUP), up = {gate.begin + up_at, gate.end + up_at};
+	struct range gate = team_share(team, ffn, Q_BLOCK), up = {gate.begin + up_at, gate.end + up_at};
 	linear_apply(f, &weights->gate_up, input, f->n_rows, f->gated.x, f->gated.x_stride, gate);
 	linear_apply(f, &weights->gate_up, input, f->n_rows, f->gated.x, f->gated.x_stride, up);
 	for (int r = 0; r < f->n_rows; r++) {
@@ -218,12 +201,10 @@ static void embed(const struct forward *f, const struct team *team)
 	const struct model_config *c = &f->config;
 	struct range rows = team_share(team, f->n_rows, 1);
 	for (int r = rows.begin; r < rows.end; r++) {
-		const uint16_t *embedding = f->policy->embedding + (size_t)f->rows[r].token * (size_t)c->dim;
-		float *x = f->x + (size_t)r * f->x_stride;
-		for (int i = 0; i < c->dim; i++) x[i] = bf16_to_f32(embedding[i]);
+		policy_embed(f->policy, f->rows[r].token, f->x + (size_t)r * f->x_stride);
 		size_t half = (size_t)c->head_dim / 2;
 		rope_angles(f->cos + (size_t)r * half, f->sin + (size_t)r * half, f->policy->rope_frequency,
-		            (int)half, f->rows[r].position);
+		            f->policy->rope_scale, (int)half, f->rows[r].position);
 	}
 }
 
@@ -299,7 +280,7 @@ void forward_run(struct forward *f, const struct policy *policy, bool draft, con
 {
 	assert(n_rows >= 0 && n_rows <= f->rows_max);
 	assert(model_config_same_shape(&f->config, &policy->config));
-	assert(!draft || policy->head.draft);
+	assert(!draft || policy->drafts);
 	if (n_rows == 0) return;
 	f->policy = policy;
 	f->draft = draft;
@@ -323,7 +304,7 @@ static int common_divisor(int a, int b) { return b == 0 ? a : common_divisor(b, 
 
 static struct input input_take(int rows, int columns, int k)
 {
-	size_t groups = (size_t)(k + INT4_GROUP - 1) / INT4_GROUP;
+	size_t groups = (size_t)(k + Q_BLOCK - 1) / Q_BLOCK;
 	struct input input = {.x_stride = padded(columns), .q8_stride = groups};
 	input.x = xaligned((size_t)rows * input.x_stride * sizeof *input.x);
 	input.q8 = xaligned((size_t)rows * input.q8_stride * sizeof *input.q8);
@@ -350,7 +331,7 @@ struct forward *forward_open(const struct model_config *config, int rows_max, in
 	f->kv_dim = config->n_kv_heads * config->head_dim;
 	f->group = config->n_heads / config->n_kv_heads;
 	f->head_unit = config->head_dim / common_divisor(config->head_dim, PANEL) * PANEL;
-	f->span = INT4_GROUP / common_divisor(f->group * config->head_dim, INT4_GROUP);
+	f->span = Q_BLOCK / common_divisor(f->group * config->head_dim, Q_BLOCK);
 	f->x_stride = padded(config->dim);
 	f->qkv_stride = padded(f->q_dim + 2 * f->kv_dim);
 	f->x = floats(rows_max, f->x_stride);

@@ -1,4 +1,4 @@
-/* kv_cache.c - reference-counted BF16 pages: a free list, a hard budget, copy on write.
+/* kv_cache.c - reference-counted pages: a free list, a hard budget, copy on write.
  *
  * A page is one 64-byte aligned block: a header with its reference count, then the data whose
  * address the sequences hold.  Every operation is O(pages touched); a copy on write is one memcpy of
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "quant/kernels.h"
+#include "quant/bf16.h"
 
 struct page {
 	alignas(64) struct page *next_free;
@@ -23,6 +23,7 @@ struct page {
 static_assert(sizeof(struct page) == 64, "the page data after the header keeps 64-byte alignment");
 
 struct kv_cache {
+	enum kv_type type;
 	size_t page_bytes;          /* header included */
 	size_t head_elements;       /* K and V of one layer and KV head */
 	int n_layers, n_kv_heads, head_dim;
@@ -30,24 +31,34 @@ struct kv_cache {
 	struct page *free_list, *made_list;
 };
 
-static uint16_t *page_data(struct page *page) { return (uint16_t *)(void *)(page + 1); }
-static struct page *page_of(uint16_t *data) { return (struct page *)(void *)data - 1; }
+static struct page *page_of(void *data) { return (struct page *)data - 1; }
 static int pages_for(int n_positions) { return (n_positions + KV_TILE - 1) / KV_TILE; }
 
-int kv_cache_open(struct kv_cache **out, const struct model_config *config, size_t budget_bytes,
-                  struct err *err)
+static size_t page_bytes_of(const struct model_config *config, enum kv_type type)
 {
-	size_t head_elements = 2u * (size_t)config->head_dim * KV_TILE;
 	size_t heads = (size_t)config->n_layers * (size_t)config->n_kv_heads;
-	size_t page_bytes = sizeof(struct page) + heads * head_elements * sizeof(uint16_t);
+	size_t bytes = heads * 2 * (size_t)config->head_dim * KV_TILE * kv_element_bytes(type);
+	return sizeof(struct page) + (bytes + 63) / 64 * 64;
+}
+
+size_t kv_bytes(const struct model_config *config, enum kv_type type, int64_t n_positions)
+{
+	return (size_t)((n_positions + KV_TILE - 1) / KV_TILE) * page_bytes_of(config, type);
+}
+
+int kv_cache_open(struct kv_cache **out, const struct model_config *config, enum kv_type type,
+                  size_t budget_bytes, struct err *err)
+{
+	size_t page_bytes = page_bytes_of(config, type);
 	if (budget_bytes < page_bytes)
 		return err_set(err, ERR_MEMORY,
 		               "the KV cache's budget is %zu bytes, but one page of %d positions of this "
 		               "model takes %zu; raise worker.kv_memory_mb",
 		               budget_bytes, KV_TILE, page_bytes);
 	struct kv_cache *cache = xcalloc(1, sizeof *cache);
+	cache->type = type;
 	cache->page_bytes = page_bytes;
-	cache->head_elements = head_elements;
+	cache->head_elements = 2u * (size_t)config->head_dim * KV_TILE;
 	cache->n_layers = config->n_layers;
 	cache->n_kv_heads = config->n_kv_heads;
 	cache->head_dim = config->head_dim;
@@ -69,6 +80,7 @@ void kv_cache_close(struct kv_cache *cache)
 	free(cache);
 }
 
+enum kv_type kv_cache_type(const struct kv_cache *cache) { return cache->type; }
 size_t kv_cache_page_bytes(const struct kv_cache *cache) { return cache->page_bytes; }
 int kv_cache_pages_max(const struct kv_cache *cache) { return cache->pages_max; }
 int kv_cache_pages_used(const struct kv_cache *cache) { return cache->pages_made - cache->pages_free; }
@@ -102,7 +114,7 @@ static bool pages_ensure(struct kv_cache *cache, int n)
 	return true;
 }
 
-static uint16_t *page_take(struct kv_cache *cache)
+static void *page_take(struct kv_cache *cache)
 {
 	struct page *page = cache->free_list;
 	assert(page && page->references == 0);
@@ -110,10 +122,10 @@ static uint16_t *page_take(struct kv_cache *cache)
 	cache->pages_free--;
 	page->next_free = NULL;
 	page->references = 1;
-	return page_data(page);
+	return page + 1;
 }
 
-static void page_release(struct kv_cache *cache, uint16_t *data)
+static void page_release(struct kv_cache *cache, void *data)
 {
 	struct page *page = page_of(data);
 	assert(page->references > 0);
@@ -172,7 +184,7 @@ int kv_seq_reserve(struct kv_seq *seq, int write_from, int n_positions)
 	seq_grow(seq, n_pages);
 	for (int i = first; i < n_pages && i < seq->n_pages; i++) {
 		if (page_of(seq->pages[i])->references == 1) continue;
-		uint16_t *own = page_take(cache);
+		void *own = page_take(cache);
 		if (i * KV_TILE < write_from) memcpy(own, seq->pages[i], cache->page_bytes - sizeof(struct page));
 		page_release(cache, seq->pages[i]);
 		seq->pages[i] = own;
@@ -186,4 +198,27 @@ void kv_seq_truncate(struct kv_seq *seq, int n_positions)
 	assert(n_positions >= 0);
 	int n_pages = pages_for(n_positions);
 	while (seq->n_pages > n_pages) page_release(seq->cache, seq->pages[--seq->n_pages]);
+}
+
+/* n numbers to elements at, at + stride, ... of the position's page. */
+static void put(const struct kv_seq *seq, int position, size_t at, size_t stride, const float *x)
+{
+	assert(position >= 0 && position / KV_TILE < seq->n_pages);
+	void *page = seq->pages[position / KV_TILE];
+	int n = seq->cache->head_dim;
+	if (seq->cache->type == KV_F32)
+		for (int d = 0; d < n; d++) ((float *)page)[at + (size_t)d * stride] = x[d];
+	else
+		for (int d = 0; d < n; d++) ((uint16_t *)page)[at + (size_t)d * stride] = bf16_from_f32(x[d]);
+}
+
+void kv_seq_put_key(const struct kv_seq *seq, int position, int layer, int kv_head, const float *key)
+{
+	put(seq, position, kv_k_offset(seq->cache, layer, kv_head) + (size_t)(position % KV_TILE), KV_TILE, key);
+}
+
+void kv_seq_put_value(const struct kv_seq *seq, int position, int layer, int kv_head, const float *value)
+{
+	size_t head_dim = (size_t)seq->cache->head_dim, slot = (size_t)(position % KV_TILE);
+	put(seq, position, kv_v_offset(seq->cache, layer, kv_head) + slot * head_dim, 1, value);
 }

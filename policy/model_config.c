@@ -1,101 +1,49 @@
-/* model_config.c - config.json of the dense decoder families, read strictly.
+/* model_config.c - config.json of the dense decoder families, read strictly, and written.
  *
- * Fields that change the arithmetic in a way that this engine does not follow are refused by name;
- * fields that do not matter to inference are ignored.
+ * Defaults of absent fields are those of transformers' classes.  A sliding window changes nothing while the
+ * context stays within it, so the context ends there.
  */
 #include "policy/model_config.h"
 
-#include <jansson.h>
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "policy/file.h"
+#include "policy/model_config_json.h"
+
+enum { REQUIRED = 0 };
 
 static const struct family {
 	const char *architecture, *model_type;
 	bool qkv_bias, qk_norm;
+	bool attention_bias, mlp_bias; /* what of these the file may ask for */
+	bool tied;                     /* where the file does not say */
+	int window;                    /* sliding_window where the file does not say; 0: none */
+	bool window_optional;          /* only with use_sliding_window */
+	int n_kv_heads, head_dim;      /* where the file does not say; -1: from the number of heads */
+	double rope_theta, rms_eps;
 } families[] = {
-	{"LlamaForCausalLM", "llama", false, false},
-	{"MistralForCausalLM", "mistral", false, false},
-	{"Qwen2ForCausalLM", "qwen2", true, false},
-	{"Qwen3ForCausalLM", "qwen3", false, true},
+	{"LlamaForCausalLM", "llama", .attention_bias = true, .mlp_bias = true, .n_kv_heads = -1, .head_dim = -1,
+	 .rope_theta = 1e4, .rms_eps = 1e-6},
+	{"MistralForCausalLM", "mistral", .window = 4096, .n_kv_heads = 8, .head_dim = -1, .rope_theta = 1e4,
+	 .rms_eps = 1e-6},
+	{"Qwen2ForCausalLM", "qwen2", .qkv_bias = true, .window = 4096, .window_optional = true, .n_kv_heads = 32,
+	 .head_dim = -1, .rope_theta = 1e4, .rms_eps = 1e-6},
+	{"Qwen3ForCausalLM", "qwen3", .qk_norm = true, .attention_bias = true, .window = 4096, .window_optional = true,
+	 .n_kv_heads = 32, .head_dim = 128, .rope_theta = 1e4, .rms_eps = 1e-6},
+	{"MiniMindForCausalLM", "minimind", .tied = true, .n_kv_heads = 2, .head_dim = -1, .rope_theta = 1e6,
+	 .rms_eps = 1e-5},
 };
 enum { N_FAMILIES = sizeof families / sizeof families[0] };
-#define FAMILIES_TEXT "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
-
-/* The value as it stands in the file, shortened, for messages. */
-static const char *found(const json_t *value, char text[64])
-{
-	char *dump = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-	snprintf(text, 64, "%.60s", dump ? dump : "nothing");
-	free(dump);
-	return text;
-}
-
-/* Absent or null. */
-static const json_t *field(const json_t *object, const char *key)
-{
-	const json_t *value = json_object_get(object, key);
-	return json_is_null(value) ? NULL : value;
-}
-
-/* fallback < min: the field is required. */
-static int read_int(const json_t *object, const char *key, int min, int max, int fallback, int *out,
-                    struct err *err)
-{
-	char text[64];
-	const json_t *value = field(object, key);
-	if (!value && fallback >= min) {
-		*out = fallback;
-		return 0;
-	}
-	if (!value)
-		return err_set(err, ERR_MISSING, "%s is missing: expected an integer from %d to %d", key, min, max);
-	json_int_t number = json_integer_value(value);
-	if (!json_is_integer(value) || number < min || number > max)
-		return err_set(err, ERR_INVALID, "%s: expected an integer from %d to %d, found %s", key, min, max,
-		               found(value, text));
-	*out = (int)number;
-	return 0;
-}
-
-static int read_real(const json_t *object, const char *key, double min, double max, double fallback,
-                     double *out, struct err *err)
-{
-	char text[64];
-	const json_t *value = field(object, key);
-	if (!value && fallback >= min) {
-		*out = fallback;
-		return 0;
-	}
-	if (!value)
-		return err_set(err, ERR_MISSING, "%s is missing: expected a number from %g to %g", key, min, max);
-	double number = json_number_value(value);
-	if (!json_is_number(value) || !(number >= min && number <= max))
-		return err_set(err, ERR_INVALID, "%s: expected a number from %g to %g, found %s", key, min, max,
-		               found(value, text));
-	*out = number;
-	return 0;
-}
-
-static int read_bool(const json_t *object, const char *key, bool fallback, bool *out, struct err *err)
-{
-	char text[64];
-	const json_t *value = field(object, key);
-	if (value && !json_is_boolean(value))
-		return err_set(err, ERR_INVALID, "%s: expected true or false, found %s", key, found(value, text));
-	*out = value ? json_is_true(value) : fallback;
-	return 0;
-}
+#define FAMILIES_TEXT "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, MiniMindForCausalLM"
 
 /* By `architectures` where it is given, as transformers' loaders do, else by `model_type`. */
 static int read_family(const json_t *root, const struct family **family, struct err *err)
 {
 	char text[64];
-	const json_t *architectures = field(root, "architectures"), *type = field(root, "model_type");
+	const json_t *architectures = model_field(root, "architectures"), *type = model_field(root, "model_type");
 	const json_t *wanted = json_array_size(architectures) > 0 ? json_array_get(architectures, 0) : type;
 	const char *name = json_string_value(wanted);
 	for (int i = 0; name && i < N_FAMILIES; i++) {
@@ -103,26 +51,23 @@ static int read_family(const json_t *root, const struct family **family, struct 
 		if (strcmp(name, wanted == type ? families[i].model_type : families[i].architecture) == 0) return 0;
 	}
 	return err_set(err, ERR_UNSUPPORTED, "architectures: expected one of " FAMILIES_TEXT ", found %s",
-	               found(wanted ? wanted : architectures, text));
+	               model_field_text(wanted ? wanted : architectures, text));
 }
 
-static int read_shape(struct model_config *c, const json_t *root, struct err *err)
+static int read_heads(struct model_config *c, const struct family *family, const json_t *root, struct err *err)
 {
-	int code = 0;
-	if ((code = read_int(root, "hidden_size", 1, MODEL_DIM_MAX, 0, &c->dim, err)) ||
-	    (code = read_int(root, "num_hidden_layers", 1, MODEL_LAYERS_MAX, 0, &c->n_layers, err)) ||
-	    (code = read_int(root, "num_attention_heads", 1, MODEL_HEADS_MAX, 0, &c->n_heads, err)) ||
-	    (code = read_int(root, "num_key_value_heads", 1, c->n_heads, c->n_heads, &c->n_kv_heads, err)) ||
-	    (code = read_int(root, "intermediate_size", 1, MODEL_FFN_MAX, 0, &c->ffn_dim, err)) ||
-	    (code = read_int(root, "vocab_size", 1, MODEL_VOCAB_MAX, 0, &c->vocab_size, err)) ||
-	    (code = read_int(root, "max_position_embeddings", 1, MODEL_CONTEXT_MAX, 0, &c->max_context, err)))
+	int code = 0, kv = family->n_kv_heads, d = family->head_dim;
+	if ((code = model_field_int(root, "num_attention_heads", 1, MODEL_HEADS_MAX, REQUIRED, &c->n_heads, err)) ||
+	    (code = model_field_int(root, "num_key_value_heads", 1, c->n_heads,
+	                      kv < 0 || json_object_get(root, "num_key_value_heads") ? c->n_heads : kv,
+	                      &c->n_kv_heads, err)))
 		return code;
-	if (c->n_heads % c->n_kv_heads != 0)
+	if (c->n_kv_heads > c->n_heads || c->n_heads % c->n_kv_heads != 0)
 		return err_set(err, ERR_INVALID,
 		               "num_attention_heads must be a multiple of num_key_value_heads, found %d and %d",
 		               c->n_heads, c->n_kv_heads);
-	int fallback = c->dim % c->n_heads == 0 ? c->dim / c->n_heads : 0;
-	if ((code = read_int(root, "head_dim", 2, MODEL_HEAD_DIM_MAX, fallback, &c->head_dim, err))) return code;
+	if (d < 0) d = c->dim % c->n_heads == 0 ? c->dim / c->n_heads : 0;
+	if ((code = model_field_int(root, "head_dim", 2, MODEL_HEAD_DIM_MAX, d, &c->head_dim, err))) return code;
 	if (c->head_dim % 2 != 0 || c->head_dim > MODEL_HEAD_DIM_MAX)
 		return err_set(err, ERR_INVALID,
 		               "head_dim (or hidden_size / num_attention_heads) must be even and at most %d, "
@@ -131,87 +76,49 @@ static int read_shape(struct model_config *c, const json_t *root, struct err *er
 	return 0;
 }
 
-static int read_llama3(struct model_config *c, const json_t *scaling, struct err *err)
+/* MiniMind's rule where intermediate_size is null: 8/3 of the width, up to a multiple of 64. */
+static int ffn_default(const struct model_config *c)
+{
+	return strcmp(c->model_type, "minimind") == 0 ? (c->dim * 8 / 3 + 63) / 64 * 64 : REQUIRED;
+}
+
+static int read_shape(struct model_config *c, const struct family *family, const json_t *root, struct err *err)
 {
 	int code = 0;
-	if ((code = read_real(scaling, "low_freq_factor", 1e-3, 1e6, 0, &c->rope_low_freq_factor, err)) ||
-	    (code = read_real(scaling, "high_freq_factor", 1e-3, 1e6, 0, &c->rope_high_freq_factor, err)) ||
-	    (code = read_int(scaling, "original_max_position_embeddings", 1, MODEL_CONTEXT_MAX, 0,
-	                     &c->rope_original_context, err)))
+	if ((code = model_field_int(root, "hidden_size", 1, MODEL_DIM_MAX, REQUIRED, &c->dim, err)) ||
+	    (code = model_field_int(root, "num_hidden_layers", 1, MODEL_LAYERS_MAX, REQUIRED, &c->n_layers, err)) ||
+	    (code = read_heads(c, family, root, err)) ||
+	    (code = model_field_int(root, "intermediate_size", 1, MODEL_FFN_MAX, ffn_default(c), &c->ffn_dim, err)) ||
+	    (code = model_field_int(root, "vocab_size", 1, MODEL_VOCAB_MAX, REQUIRED, &c->vocab_size, err)) ||
+	    (code = model_field_int(root, "max_position_embeddings", 1, MODEL_CONTEXT_MAX, REQUIRED, &c->max_context, err)))
 		return code;
-	if (c->rope_high_freq_factor <= c->rope_low_freq_factor)
-		return err_set(err, ERR_INVALID, "high_freq_factor must be above low_freq_factor, found %g and %g",
-		               c->rope_high_freq_factor, c->rope_low_freq_factor);
-	c->rope_scaling = ROPE_LLAMA3;
 	return 0;
 }
 
-/* rope_theta and rope_scaling; transformers 5 writes both into one object `rope_parameters`. */
-static int read_rope(struct model_config *c, const json_t *root, struct err *err)
+/* The context ends with the window: within it, every position before is attended to. */
+static int read_window(struct model_config *c, const struct family *family, const json_t *root, struct err *err)
 {
-	char text[64];
-	int code = 0;
-	const char *key = field(root, "rope_parameters") ? "rope_parameters" : "rope_scaling";
-	const json_t *scaling = field(root, key);
-	if (scaling && !json_is_object(scaling))
-		return err_set(err, ERR_INVALID, "%s: expected null or an object, found %s", key,
-		               found(scaling, text));
-	const json_t *holder = field(scaling, "rope_theta") ? scaling : root;
-	if ((code = read_real(holder, "rope_theta", 1.0, 1e12, 10000.0, &c->rope_theta, err))) return code;
-	if (!scaling) return 0;
-
-	const json_t *type = field(scaling, "rope_type") ? field(scaling, "rope_type") : field(scaling, "type");
-	const char *name = type ? json_string_value(type) : "default";
-	if (name && strcmp(name, "default") == 0) return 0;
-	if (name && (strcmp(name, "linear") == 0 || strcmp(name, "llama3") == 0)) {
-		c->rope_scaling = ROPE_LINEAR;
-		code = read_real(scaling, "factor", 1.0, 1e6, 0, &c->rope_factor, err);
-		if (!code && strcmp(name, "llama3") == 0) code = read_llama3(c, scaling, err);
-		return code ? err_context(err, "%s", key) : 0;
-	}
-	return err_set(err, ERR_UNSUPPORTED, "%s: expected type default, linear or llama3, found %s", key,
-	               found(type, text));
+	bool absent = !json_object_get(root, "sliding_window"), wanted = true;
+	int window = 0, code = model_field_bool(root, "use_sliding_window", !family->window_optional, &wanted, err);
+	if (!code) code = model_field_int(root, "sliding_window", 0, INT_MAX, absent ? family->window : 0, &window, err);
+	if (code || !wanted || window == 0 || window >= c->max_context) return code;
+	snprintf(c->context_note, sizeof c->context_note,
+	         "attention slides over the last %d of %d positions, which is not done beyond the first %d", window,
+	         c->max_context, window);
+	c->max_context = window;
+	return 0;
 }
 
-/* What would change the arithmetic and is not followed here. */
-static int refuse_unsupported(const struct model_config *c, const json_t *root, struct err *err)
+static int read_biases(struct model_config *c, const struct family *family, const json_t *root, struct err *err)
 {
-	static const char *const must_be_false[] = {"attention_bias", "mlp_bias", "use_sliding_window"};
-	char text[64];
-	const json_t *value = field(root, "hidden_act");
-	if (value && (!json_is_string(value) || strcmp(json_string_value(value), "silu") != 0))
-		return err_set(err, ERR_UNSUPPORTED, "hidden_act: expected \"silu\", found %s", found(value, text));
-	for (int i = 0; i < 3; i++) {
-		value = field(root, must_be_false[i]);
-		if (value && !json_is_false(value))
-			return err_set(err, ERR_UNSUPPORTED, "%s: expected false, found %s", must_be_false[i],
-			               found(value, text));
-	}
-	value = field(root, "sliding_window");
-	bool switched_off = json_is_false(json_object_get(root, "use_sliding_window"));
-	bool harmless = json_is_integer(value) && json_integer_value(value) >= c->max_context;
-	if (value && !switched_off && !harmless)
-		return err_set(err, ERR_UNSUPPORTED,
-		               "sliding_window: expected null or at least max_position_embeddings (%d), "
-		               "found %s; lower max_position_embeddings to the window to run the model within it",
-		               c->max_context, found(value, text));
-	value = field(root, "partial_rotary_factor");
-	if (value && json_number_value(value) != 1.0)
-		return err_set(err, ERR_UNSUPPORTED, "partial_rotary_factor: expected 1, found %s",
-		               found(value, text));
-	if ((value = field(root, "quantization_config")))
-		return err_set(err, ERR_UNSUPPORTED,
-		               "quantization_config: expected unquantized F32, F16 or BF16 weights, found %s",
-		               found(value, text));
-	const json_t *types = field(root, "layer_types");
-	for (size_t i = 0; i < json_array_size(types); i++) {
-		const char *type = json_string_value(json_array_get(types, i));
-		if (!type || strcmp(type, "full_attention") != 0)
-			return err_set(err, ERR_UNSUPPORTED,
-			               "layer_types: expected \"full_attention\" in every layer, found %s",
-			               found(json_array_get(types, i), text));
-	}
-	return 0;
+	bool attention = false, mlp = false;
+	int code = model_field_bool(root, "attention_bias", false, &attention, err);
+	if (!code) code = model_field_bool(root, "mlp_bias", false, &mlp, err);
+	c->o_bias = family->attention_bias && attention;
+	c->qkv_bias = family->qkv_bias || c->o_bias;
+	c->mlp_bias = family->mlp_bias && mlp;
+	c->qk_norm = family->qk_norm;
+	return code;
 }
 
 static int read_token_id(const struct model_config *c, const char *key, const json_t *value, int *out,
@@ -221,7 +128,7 @@ static int read_token_id(const struct model_config *c, const char *key, const js
 	if (!json_is_integer(value) || json_integer_value(value) < 0 ||
 	    json_integer_value(value) >= c->vocab_size)
 		return err_set(err, ERR_INVALID, "%s: expected a token id below vocab_size (%d), found %s", key,
-		               c->vocab_size, found(value, text));
+		               c->vocab_size, model_field_text(value, text));
 	*out = (int)json_integer_value(value);
 	return 0;
 }
@@ -230,9 +137,9 @@ static int read_token_id(const struct model_config *c, const char *key, const js
 static int read_special_ids(struct model_config *c, const json_t *root, const json_t *generation,
                             struct err *err)
 {
-	const json_t *bos = field(generation, "bos_token_id"), *eos = field(generation, "eos_token_id");
-	if (!bos) bos = field(root, "bos_token_id");
-	if (!eos) eos = field(root, "eos_token_id");
+	const json_t *bos = model_field(generation, "bos_token_id"), *eos = model_field(generation, "eos_token_id");
+	if (!bos) bos = model_field(root, "bos_token_id");
+	if (!eos) eos = model_field(root, "eos_token_id");
 	c->bos_id = -1;
 	if (bos && read_token_id(c, "bos_token_id", bos, &c->bos_id, err)) return err->code;
 	size_t n = json_is_array(eos) ? json_array_size(eos) : eos != NULL;
@@ -252,17 +159,30 @@ static int parse_root(struct model_config *c, const json_t *root, const json_t *
 	const struct family *family = NULL;
 	double eps = 0;
 	int code = 0;
-	if ((code = read_family(root, &family, err))) return code;
+	if ((code = read_family(root, &family, err))) { /* what can be shown of a stranger */
+		struct err ignored;
+		const char *type = json_string_value(model_field(root, "model_type"));
+		snprintf(c->model_type, sizeof c->model_type, "%s", type ? type : "");
+		read_shape(c, &families[0], root, &ignored);
+		model_field_bool(root, "tie_word_embeddings", false, &c->tied, &ignored);
+		return code;
+	}
 	snprintf(c->model_type, sizeof c->model_type, "%s", family->model_type);
-	c->qkv_bias = family->qkv_bias;
-	c->qk_norm = family->qk_norm;
-	if ((code = read_shape(c, root, err)) || (code = read_rope(c, root, err)) ||
-	    (code = read_real(root, "rms_norm_eps", 1e-12, 1.0, 1e-6, &eps, err)) ||
-	    (code = read_bool(root, "tie_word_embeddings", false, &c->tied, err)) ||
-	    (code = refuse_unsupported(c, root, err)))
+	if ((code = read_shape(c, family, root, err)) ||
+	    (code = model_field_bool(root, "tie_word_embeddings", family->tied, &c->tied, err)) ||
+	    (code = model_field_real(root, "rms_norm_eps", 1e-12, 1.0, family->rms_eps, &eps, err)) ||
+	    (code = read_biases(c, family, root, err)))
 		return code;
 	c->rms_eps = (float)eps;
-	return read_special_ids(c, root, generation, err);
+	if ((code = read_special_ids(c, root, generation, err)) || (code = model_config_refuse(root, err)) ||
+	    (code = model_config_read_rope(c, root, family->rope_theta, err)) ||
+	    (code = read_window(c, family, root, err)))
+		return code;
+	if (strcmp(c->model_type, "minimind") == 0 && c->rope_scaling != ROPE_PLAIN)
+		return err_set(err, ERR_UNSUPPORTED,
+		               "rope_scaling: MiniMind scales by a rule of its own; expected null, which runs it within "
+		               "its trained context");
+	return 0;
 }
 
 /* The object in the bytes, or NULL with err set. */
@@ -317,16 +237,24 @@ int model_config_read(struct model_config *config, const char *dir, struct err *
 	return code;
 }
 
+static bool same_rope(const struct model_config *a, const struct model_config *b)
+{
+	return a->rope_theta == b->rope_theta && a->rope_scaling == b->rope_scaling &&
+	       a->rope_factor == b->rope_factor && a->rope_low_freq_factor == b->rope_low_freq_factor &&
+	       a->rope_high_freq_factor == b->rope_high_freq_factor &&
+	       a->rope_original_context == b->rope_original_context && a->rope_beta_fast == b->rope_beta_fast &&
+	       a->rope_beta_slow == b->rope_beta_slow && a->rope_attention_factor == b->rope_attention_factor &&
+	       a->rope_mscale == b->rope_mscale && a->rope_mscale_all_dim == b->rope_mscale_all_dim &&
+	       a->rope_exact_ramp == b->rope_exact_ramp;
+}
+
 bool model_config_same_shape(const struct model_config *a, const struct model_config *b)
 {
 	return a->dim == b->dim && a->n_layers == b->n_layers && a->n_heads == b->n_heads &&
 	       a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim && a->ffn_dim == b->ffn_dim &&
 	       a->vocab_size == b->vocab_size && a->tied == b->tied && a->qkv_bias == b->qkv_bias &&
-	       a->qk_norm == b->qk_norm && a->rms_eps == b->rms_eps && a->rope_theta == b->rope_theta &&
-	       a->rope_scaling == b->rope_scaling && a->rope_factor == b->rope_factor &&
-	       a->rope_low_freq_factor == b->rope_low_freq_factor &&
-	       a->rope_high_freq_factor == b->rope_high_freq_factor &&
-	       a->rope_original_context == b->rope_original_context;
+	       a->o_bias == b->o_bias && a->mlp_bias == b->mlp_bias && a->qk_norm == b->qk_norm &&
+	       a->rms_eps == b->rms_eps && same_rope(a, b);
 }
 
 /* The shortest decimal that reads back as the same float, so that 1e-5f is written as 1e-05. */
@@ -338,16 +266,6 @@ static double shortest(float value)
 		if (strtof(text, NULL) == value) break;
 	}
 	return strtod(text, NULL);
-}
-
-static json_t *rope_scaling_json(const struct model_config *c)
-{
-	if (c->rope_scaling == ROPE_PLAIN) return json_null();
-	if (c->rope_scaling == ROPE_LINEAR)
-		return json_pack("{s:s, s:f}", "rope_type", "linear", "factor", c->rope_factor);
-	return json_pack("{s:s, s:f, s:f, s:f, s:i}", "rope_type", "llama3", "factor", c->rope_factor,
-	                 "low_freq_factor", c->rope_low_freq_factor, "high_freq_factor", c->rope_high_freq_factor,
-	                 "original_max_position_embeddings", c->rope_original_context);
 }
 
 static int write_object(const char *dir, const char *name, json_t *object, struct err *err)
@@ -373,7 +291,7 @@ int model_config_write(const struct model_config *c, const char *dir, struct err
 		json_array_append_new(eos, json_integer(c->eos_ids[i]));
 	json_t *generation = json_pack("{s:O, s:O}", "bos_token_id", bos, "eos_token_id", eos);
 	json_t *root = json_pack(
-		"{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:s, s:b, s:b, s:b,"
+		"{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:n, s:s, s:b, s:b, s:b,"
 		" s:o, s:o, s:s}",
 		"architectures", architecture,
 		"model_type", c->model_type,
@@ -387,11 +305,12 @@ int model_config_write(const struct model_config *c, const char *dir, struct err
 		"max_position_embeddings", c->max_context,
 		"rms_norm_eps", shortest(c->rms_eps),
 		"rope_theta", c->rope_theta,
-		"rope_scaling", rope_scaling_json(c),
+		"rope_scaling", model_config_rope_json(c),
+		"sliding_window",
 		"hidden_act", "silu",
 		"tie_word_embeddings", c->tied,
-		"attention_bias", 0,
-		"mlp_bias", 0,
+		"attention_bias", c->o_bias,
+		"mlp_bias", c->mlp_bias,
 		"bos_token_id", bos,
 		"eos_token_id", eos,
 		"torch_dtype", "bfloat16");

@@ -19,32 +19,39 @@ enum {
 	MODEL_CONTEXT_MAX = 1 << 20 /* rope.c's range reduction is exact up to here */
 };
 
-enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3 };
+enum rope_scaling { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN };
 
 struct model_config {
-	char model_type[32];      /* "llama", "mistral", "qwen2", "qwen3" */
+	char model_type[32];      /* "llama", "mistral", "qwen2", "qwen3", "minimind" */
 	int dim;                  /* hidden_size */
 	int n_layers, n_heads, n_kv_heads, head_dim;
 	int ffn_dim;              /* intermediate_size */
 	int vocab_size;
-	int max_context;          /* max_position_embeddings */
+	int max_context;          /* max_position_embeddings, or less where attention or rotation change beyond */
+	char context_note[160];   /* why it is not max_position_embeddings; empty: it is */
 	float rms_eps;
 	double rope_theta;
 	enum rope_scaling rope_scaling;
-	double rope_factor;       /* linear, llama3 */
+	double rope_factor;       /* linear, llama3, yarn */
 	double rope_low_freq_factor, rope_high_freq_factor; /* llama3 */
-	int rope_original_context;                          /* llama3 */
+	int rope_original_context;                          /* llama3, yarn */
+	double rope_beta_fast, rope_beta_slow;              /* yarn: rotations at the ends of the ramp */
+	double rope_attention_factor;                       /* yarn: of cos and sin; 0: by the paper's rule */
+	double rope_mscale, rope_mscale_all_dim;            /* yarn: the rule's constants; 0: not given */
+	bool rope_exact_ramp;                               /* yarn: `truncate` is false */
 	bool tied;                /* head shares the embedding */
-	bool qkv_bias, qk_norm;   /* Qwen2, Qwen3 */
+	bool qkv_bias, o_bias, mlp_bias; /* Qwen2: the first; `attention_bias`: the first two; `mlp_bias` */
+	bool qk_norm;             /* Qwen3 */
 	int bos_id;               /* -1: none */
 	int eos_ids[MODEL_EOS_MAX], n_eos;
 };
 
-/* From the bytes of config.json, and of generation_config.json (may be NULL, 0). */
+/* From the bytes of config.json, and of generation_config.json (may be NULL, 0).  On error config holds
+ * what was read until then, for showing to people; zeros stand for what was not. */
 int model_config_parse(struct model_config *config, const char *json, unsigned long n_bytes,
                        const char *generation_json, unsigned long generation_bytes, struct err *err);
 
-/* From a model directory. */
+/* From a model directory; on error as above. */
 int model_config_read(struct model_config *config, const char *dir, struct err *err);
 
 /* Write config.json and generation_config.json that model_config_read and transformers take. */

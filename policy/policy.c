@@ -1,150 +1,357 @@
 /* policy.c - one version of the policy from its weights: pack the linear layers, quantize them for
  * the drafter.
  *
- * Cost: one pass over the weights to pack and about N_LEVELS (format_int4.c) to quantize; both are
- * split over threads by panels.
+ * A thread takes 16 rows of a matrix at a time from where they are, the flat buffer or a mapped file,
+ * looks for NaN, and writes them as a panel; so nothing of the model is held twice.
+ * Cost: one pass over the weights to pack and a few to quantize; both are split over threads by panels.
  */
 #include "policy/policy.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "policy/pages.h"
 #include "policy/rope.h"
 #include "policy/team.h"
 #include "quant/bf16.h"
 
-/* Where a tensor's rows lie; layer < 0: the name has no layer in it. */
-static const uint16_t *tensor_data(const struct weights *weights, int layer, const char *name)
+enum { PARTS_MAX = 3, COPY_ROWS = 64 };
+
+/* A policy in the making. */
+struct maker {
+	struct policy *policy;
+	const struct weights *weights;
+	const struct draft_options *draft;
+	int n_threads;
+	int bad; /* a tensor that holds NaN or infinity, or -1 */
+};
+
+/* The outputs of a linear layer: the rows of tensors one after the other, each from an output on. */
+struct parts {
+	const struct weights *weights;
+	int n_parts, tensor[PARTS_MAX], at[PARTS_MAX];
+};
+
+static int tensor_index(const struct maker *maker, int layer, const char *name)
 {
 	char full[96];
 	if (layer < 0) snprintf(full, sizeof full, "%s", name);
 	else snprintf(full, sizeof full, "model.layers.%d.%s", layer, name);
-	int i = weights_find(weights, full);
+	int i = weights_find(maker->weights, full);
 	assert(i >= 0);
-	return weights->data + weights->tensors[i].offset;
+	return i;
 }
 
 /* xaligned, counted. */
 static void *take(struct policy *policy, size_t n_bytes)
 {
+	void *memory = xaligned(n_bytes);
 	policy->bytes += n_bytes;
-	return xaligned(n_bytes);
+	pages_prefer_huge(memory, n_bytes);
+	return memory;
 }
 
-static uint16_t *copy_bf16(struct policy *policy, const uint16_t *from, size_t n)
+/* ---- vectors and the embedding ---- */
+
+static const uint16_t *vector(struct maker *maker, int tensor, uint16_t *scratch)
 {
-	uint16_t *copy = take(policy, n * sizeof *copy);
-	memcpy(copy, from, n * sizeof *copy);
-	return copy;
+	const struct weight_tensor *t = &maker->weights->tensors[tensor];
+	const uint16_t *values = weights_rows(maker->weights, tensor, 0, 1, scratch);
+	if (!weights_finite(values, (size_t)t->cols)) maker->bad = tensor;
+	return values;
 }
+
+static uint16_t *take_norm(struct maker *maker, int layer, const char *name)
+{
+	int tensor = tensor_index(maker, layer, name);
+	size_t n = (size_t)maker->weights->tensors[tensor].cols;
+	uint16_t *norm = take(maker->policy, n * sizeof *norm);
+	const uint16_t *values = vector(maker, tensor, norm);
+	if (values != norm) memcpy(norm, values, n * sizeof *norm);
+	return norm;
+}
+
+/* bias[at ...] from a vector of the layer; bias [n] is made where it is not there yet. */
+static void take_bias(struct maker *maker, struct linear *linear, int layer, const char *name, int at)
+{
+	int tensor = tensor_index(maker, layer, name), n = maker->weights->tensors[tensor].cols;
+	if (!linear->bias) {
+		linear->bias = take(maker->policy, (size_t)linear->n * sizeof *linear->bias);
+		memset(linear->bias, 0, (size_t)linear->n * sizeof *linear->bias);
+	}
+	assert(at + n <= linear->n);
+	uint16_t *scratch = xmalloc((size_t)n * sizeof *scratch);
+	const uint16_t *values = vector(maker, tensor, scratch);
+	for (int i = 0; i < n; i++) linear->bias[at + i] = bf16_to_f32(values[i]);
+	free(scratch);
+}
+
+struct copying {
+	const struct weights *weights;
+	int tensor;
+	uint16_t *to;
+	atomic_bool bad;
+};
+
+static void copy_share(const struct team *team, void *arg)
+{
+	struct copying *copying = arg;
+	const struct weight_tensor *t = &copying->weights->tensors[copying->tensor];
+	struct range part = team_share(team, t->rows, COPY_ROWS);
+	for (int row = part.begin; row < part.end; row += COPY_ROWS) {
+		int n_rows = part.end - row < COPY_ROWS ? part.end - row : COPY_ROWS;
+		size_t n = (size_t)n_rows * (size_t)t->cols;
+		uint16_t *to = copying->to + (size_t)row * (size_t)t->cols;
+		const uint16_t *rows = weights_rows(copying->weights, copying->tensor, row, n_rows, to);
+		if (rows != to) memcpy(to, rows, n * sizeof *to);
+		if (!weights_finite(to, n)) atomic_store(&copying->bad, true);
+	}
+}
+
+static uint16_t *take_matrix(struct maker *maker, int tensor)
+{
+	const struct weight_tensor *t = &maker->weights->tensors[tensor];
+	size_t n_bytes = (size_t)t->rows * (size_t)t->cols * sizeof(uint16_t);
+	struct copying copying = {.weights = maker->weights, .tensor = tensor, .to = take(maker->policy, n_bytes)};
+	team_run(maker->n_threads, copy_share, &copying);
+	if (copying.bad) maker->bad = tensor;
+	weights_release(maker->weights, tensor);
+	return copying.to;
+}
+
+/* ---- linear layers ---- */
 
 struct packing {
 	struct linear *linear;
-	const uint16_t *rows; /* [n][k], borrowed */
+	const struct parts *parts;
+	enum quantizer quantizer;
+	atomic_bool bad;
 };
+
+/* The part of an output, or -1 in a gap. */
+static int part_of(const struct parts *parts, int output)
+{
+	for (int i = parts->n_parts - 1; i >= 0; i--)
+		if (output >= parts->at[i])
+			return output - parts->at[i] < parts->weights->tensors[parts->tensor[i]].rows ? i : -1;
+	return -1;
+}
+
+/* Rows of outputs first .. first + *n - 1 [*n][k]: in place where one part has them all, else gathered in
+ * scratch [PANEL][k], with zeros for gaps. */
+static const uint16_t *panel_rows(const struct parts *parts, int first, int *n, int k, uint16_t *scratch)
+{
+	int part = part_of(parts, first), last = part < 0 ? 0 : parts->at[part] + parts->weights->tensors[parts->tensor[part]].rows;
+	bool whole = part >= 0 && (last >= first + *n || part == parts->n_parts - 1);
+	if (whole) {
+		if (last < first + *n) *n = last - first;
+		return weights_rows(parts->weights, parts->tensor[part], first - parts->at[part], *n, scratch);
+	}
+	for (int i = 0; i < *n; i++) {
+		uint16_t *to = scratch + (size_t)i * (size_t)k;
+		part = part_of(parts, first + i);
+		if (part < 0) {
+			memset(to, 0, (size_t)k * sizeof *to);
+			continue;
+		}
+		const uint16_t *row = weights_rows(parts->weights, parts->tensor[part], first + i - parts->at[part], 1, to);
+		if (row != to) memcpy(to, row, (size_t)k * sizeof *to);
+	}
+	return scratch;
+}
 
 static void pack_panels(const struct team *team, void *arg)
 {
-	const struct packing *packing = arg;
+	struct packing *packing = arg;
 	struct linear *linear = packing->linear;
 	struct range part = team_share(team, panels(linear->n), 1);
-	pack_bf16(linear->target, packing->rows, linear->n, linear->k, part.begin, part.end);
-	if (linear->draft)
-		int4_quantize(linear->draft, packing->rows, linear->n, linear->k, part.begin, part.end);
+	size_t k = (size_t)linear->k;
+	uint16_t *scratch = xaligned(PANEL * k * sizeof *scratch);
+	for (int p = part.begin; p < part.end; p++) {
+		int n = PANEL;
+		const uint16_t *rows = panel_rows(packing->parts, p * PANEL, &n, linear->k, scratch);
+		if (!weights_finite(rows, (size_t)n * k)) atomic_store(&packing->bad, true);
+		pack_bf16(linear->target + (size_t)p * packed_panel_elements(linear->k), rows, n, linear->k, 0, 1);
+	}
+	free(scratch);
+	if (!linear->draft.q) return;
+	bool whole = linear->draft.format == FORMAT_NVFP4; /* its scale is the whole matrix's */
+	if (whole) team_wait(team);
+	if (atomic_load(&packing->bad)) return; /* what is quantized is finite */
+	if (whole) {
+		if (team->thread == 0) qmatrix_set_tensor_scale(&linear->draft, linear->target);
+		team_wait(team);
+	}
+	kernels_best()->quantize(&linear->draft, linear->target, packing->quantizer, NULL, part.begin, part.end);
 }
 
-static void linear_pack(struct policy *policy, struct linear *linear, const uint16_t *rows, int n, int k,
-                        bool with_draft, int n_threads)
+/* The first of the parts that holds NaN or infinity. */
+static int find_bad(const struct parts *parts)
 {
+	for (int i = 0; i < parts->n_parts; i++) {
+		const struct weight_tensor *t = &parts->weights->tensors[parts->tensor[i]];
+		uint16_t *scratch = xmalloc((size_t)t->cols * sizeof *scratch);
+		bool finite = true;
+		for (int row = 0; row < t->rows && finite; row++)
+			finite = weights_finite(weights_rows(parts->weights, parts->tensor[i], row, 1, scratch), (size_t)t->cols);
+		free(scratch);
+		if (!finite) return parts->tensor[i];
+	}
+	assert(!"the panels held some");
+	return 0;
+}
+
+/* n, k, target and drafter of a linear layer whose n outputs are the parts'. */
+static void take_linear(struct maker *maker, struct linear *linear, const struct parts *parts, int n,
+                        enum format format)
+{
+	int k = maker->weights->tensors[parts->tensor[0]].cols;
 	linear->n = n;
 	linear->k = k;
-	linear->target = take(policy, packed_bf16_elements(n, k) * sizeof *linear->target);
-	if (with_draft) linear->draft = take(policy, int4_bytes(n, k));
-	team_run(n_threads, pack_panels, &(struct packing){linear, rows});
+	linear->target = take(maker->policy, packed_bf16_elements(n, k) * sizeof *linear->target);
+	if (format != FORMAT_BF16)
+		qmatrix_place(&linear->draft, format, n, k, take(maker->policy, qmatrix_bytes(format, n, k)));
+	struct packing packing = {.linear = linear, .parts = parts, .quantizer = maker->draft->quantizer};
+	team_run(maker->n_threads, pack_panels, &packing);
+	if (packing.bad) maker->bad = find_bad(parts);
+	for (int i = 0; i < parts->n_parts; i++) weights_release(maker->weights, parts->tensor[i]);
 }
 
-/* Gate and up lie one after the other; where ffn_dim is no multiple of PANEL they are moved apart so
- * that up begins with a panel of its own. */
-static void gate_up_pack(struct policy *policy, struct linear *linear, const uint16_t *gate, bool with_draft,
-                         int n_threads)
+/* ---- one layer ---- */
+
+static void take_qkv(struct maker *maker, struct linear *qkv, int i)
 {
-	size_t ffn = (size_t)policy->config.ffn_dim, dim = (size_t)policy->config.dim;
-	size_t padded = (size_t)policy_ffn_padded(&policy->config);
-	uint16_t *apart = NULL;
-	if (padded != ffn) {
-		apart = xcalloc(2 * padded * dim, sizeof *apart);
-		memcpy(apart, gate, ffn * dim * sizeof *apart);
-		memcpy(apart + padded * dim, gate + ffn * dim, ffn * dim * sizeof *apart);
-	}
-	linear_pack(policy, linear, apart ? apart : gate, (int)(2 * padded), (int)dim, with_draft, n_threads);
-	free(apart);
+	const struct model_config *c = &maker->policy->config;
+	int q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
+	struct parts parts = {
+		.weights = maker->weights, .n_parts = 3, .at = {0, q_dim, q_dim + kv_dim},
+		.tensor = {tensor_index(maker, i, "self_attn.q_proj.weight"), tensor_index(maker, i, "self_attn.k_proj.weight"),
+		           tensor_index(maker, i, "self_attn.v_proj.weight")},
+	};
+	take_linear(maker, qkv, &parts, q_dim + 2 * kv_dim, maker->draft->format);
+	if (!c->qkv_bias) return;
+	take_bias(maker, qkv, i, "self_attn.q_proj.bias", 0);
+	take_bias(maker, qkv, i, "self_attn.k_proj.bias", q_dim);
+	take_bias(maker, qkv, i, "self_attn.v_proj.bias", q_dim + kv_dim);
 }
 
-static float *copy_bias(struct policy *policy, const uint16_t *from, int n)
+/* Up begins with a panel of its own. */
+static void take_gate_up(struct maker *maker, struct linear *gate_up, int i)
 {
-	float *bias = take(policy, (size_t)n * sizeof *bias);
-	for (int i = 0; i < n; i++) bias[i] = bf16_to_f32(from[i]);
-	return bias;
+	int padded = policy_ffn_padded(&maker->policy->config);
+	struct parts parts = {
+		.weights = maker->weights, .n_parts = 2, .at = {0, padded},
+		.tensor = {tensor_index(maker, i, "mlp.gate_proj.weight"), tensor_index(maker, i, "mlp.up_proj.weight")},
+	};
+	take_linear(maker, gate_up, &parts, 2 * padded, maker->draft->format);
+	if (!maker->policy->config.mlp_bias) return;
+	take_bias(maker, gate_up, i, "mlp.gate_proj.bias", 0);
+	take_bias(maker, gate_up, i, "mlp.up_proj.bias", padded);
 }
 
-static void layer_pack(struct policy *policy, int i, const struct weights *weights, bool with_draft,
-                       int n_threads)
+/* A layer of one tensor. */
+static void take_plain(struct maker *maker, struct linear *linear, int tensor, enum format format)
 {
-	const struct model_config *c = &policy->config;
-	struct layer *layer = &policy->layers[i];
-	int q_dim = c->n_heads * c->head_dim, qkv_dim = q_dim + 2 * c->n_kv_heads * c->head_dim;
-	size_t dim = (size_t)c->dim, head_dim = (size_t)c->head_dim;
-	layer->attention_norm = copy_bf16(policy, tensor_data(weights, i, "input_layernorm.weight"), dim);
-	layer->ffn_norm = copy_bf16(policy, tensor_data(weights, i, "post_attention_layernorm.weight"), dim);
+	struct parts parts = {.weights = maker->weights, .n_parts = 1, .tensor = {tensor}};
+	take_linear(maker, linear, &parts, maker->weights->tensors[tensor].rows, format);
+}
+
+static void take_layer(struct maker *maker, int i)
+{
+	const struct model_config *c = &maker->policy->config;
+	struct layer *layer = &maker->policy->layers[i];
+	layer->attention_norm = take_norm(maker, i, "input_layernorm.weight");
+	layer->ffn_norm = take_norm(maker, i, "post_attention_layernorm.weight");
 	if (c->qk_norm) {
-		layer->q_norm = copy_bf16(policy, tensor_data(weights, i, "self_attn.q_norm.weight"), head_dim);
-		layer->k_norm = copy_bf16(policy, tensor_data(weights, i, "self_attn.k_norm.weight"), head_dim);
+		layer->q_norm = take_norm(maker, i, "self_attn.q_norm.weight");
+		layer->k_norm = take_norm(maker, i, "self_attn.k_norm.weight");
 	}
-	linear_pack(policy, &layer->qkv, tensor_data(weights, i, "self_attn.q_proj.weight"), qkv_dim, c->dim,
-	            with_draft, n_threads);
-	if (c->qkv_bias)
-		layer->qkv.bias = copy_bias(policy, tensor_data(weights, i, "self_attn.q_proj.bias"), qkv_dim);
-	linear_pack(policy, &layer->o, tensor_data(weights, i, "self_attn.o_proj.weight"), c->dim, q_dim,
-	            with_draft, n_threads);
-	gate_up_pack(policy, &layer->gate_up, tensor_data(weights, i, "mlp.gate_proj.weight"), with_draft,
-	             n_threads);
-	linear_pack(policy, &layer->down, tensor_data(weights, i, "mlp.down_proj.weight"), c->dim, c->ffn_dim,
-	            with_draft, n_threads);
+	take_qkv(maker, &layer->qkv, i);
+	take_plain(maker, &layer->o, tensor_index(maker, i, "self_attn.o_proj.weight"), maker->draft->format);
+	if (c->o_bias) take_bias(maker, &layer->o, i, "self_attn.o_proj.bias", 0);
+	take_gate_up(maker, &layer->gate_up, i);
+	take_plain(maker, &layer->down, tensor_index(maker, i, "mlp.down_proj.weight"), maker->draft->format);
+	if (c->mlp_bias) take_bias(maker, &layer->down, i, "mlp.down_proj.bias", 0);
 }
 
-int policy_create(struct policy **out, const struct weights *weights, int64_t version, bool with_draft,
-                  int n_threads, struct err *err)
+struct draft_options draft_options_of(const struct config_speculation *config)
 {
-	assert(weights->data && n_threads >= 1);
-	int bad = weights_find_nonfinite(weights);
-	if (bad >= 0)
-		return err_set(err, ERR_INVALID,
-		               "version %lld: tensor %s: expected finite numbers, found NaN or infinity",
-		               (long long)version, weights->tensors[bad].name);
-	struct policy *policy = xcalloc(1, sizeof *policy);
+	int head = config->head_format;
+	return (struct draft_options){
+		.format = (enum format)config->format,
+		.head_format = head == DRAFT_HEAD_SAME   ? (enum format)config->format
+		               : head == DRAFT_HEAD_BF16 ? FORMAT_BF16
+		                                         : (enum format)(head - DRAFT_HEAD_FORMATS),
+		.quantizer = config->quantizer == DRAFT_RTN ? QUANTIZE_RTN : QUANTIZE_SEARCH,
+		.fp32_activations = config->activations == DRAFT_FP32,
+	};
+}
+
+static void take_all(struct maker *maker)
+{
+	struct policy *policy = maker->policy;
 	const struct model_config *c = &policy->config;
-	policy->config = weights->config;
-	policy->version = version;
-	policy->bytes = sizeof *policy + (size_t)c->n_layers * sizeof *policy->layers;
 	policy->layers = xcalloc((unsigned long)c->n_layers, sizeof *policy->layers);
 	policy->rope_frequency = take(policy, (size_t)c->head_dim / 2 * sizeof *policy->rope_frequency);
-	rope_frequencies(policy->rope_frequency, c);
-	for (int i = 0; i < c->n_layers; i++) layer_pack(policy, i, weights, with_draft, n_threads);
-	const uint16_t *embedding = tensor_data(weights, -1, "model.embed_tokens.weight");
-	policy->embedding = copy_bf16(policy, embedding, (size_t)c->vocab_size * (size_t)c->dim);
-	policy->final_norm = copy_bf16(policy, tensor_data(weights, -1, "model.norm.weight"), (size_t)c->dim);
-	const uint16_t *head = c->tied ? embedding : tensor_data(weights, -1, "lm_head.weight");
-	linear_pack(policy, &policy->head, head, c->vocab_size, c->dim, with_draft, n_threads);
-	*out = policy;
-	return 0;
+	policy->rope_scale = rope_frequencies(policy->rope_frequency, c);
+	int embedding = tensor_index(maker, -1, "model.embed_tokens.weight");
+	int head = c->tied ? embedding : tensor_index(maker, -1, "lm_head.weight");
+	if (!c->tied) policy->embedding = take_matrix(maker, embedding);
+	for (int i = 0; i < c->n_layers && maker->bad < 0; i++) take_layer(maker, i);
+	if (maker->bad >= 0) return;
+	policy->final_norm = take_norm(maker, -1, "model.norm.weight");
+	take_plain(maker, &policy->head, head, maker->draft->head_format);
+}
+
+int policy_create(struct policy **out, const struct weights *weights, int64_t version,
+                  const struct draft_options *draft, int n_threads, struct err *err)
+{
+	static const struct draft_options none = {.format = FORMAT_BF16, .head_format = FORMAT_BF16};
+	assert((weights->data || weights->files) && n_threads >= 1);
+	struct policy *policy = xcalloc(1, sizeof *policy);
+	policy->config = weights->config;
+	policy->version = version;
+	policy->drafts = draft != NULL;
+	policy->draft_fp32 = draft && draft->fp32_activations;
+	policy->bytes = sizeof *policy + (size_t)policy->config.n_layers * sizeof *policy->layers;
+	struct maker maker = {policy, weights, draft ? draft : &none, n_threads, .bad = -1};
+	take_all(&maker);
+	if (maker.bad < 0) {
+		*out = policy;
+		return 0;
+	}
+	policy_free(policy);
+	return err_set(err, ERR_INVALID, "version %lld: tensor %s: expected finite numbers, found NaN or infinity",
+	               (long long)version, weights->tensors[maker.bad].name);
+}
+
+int policy_load(struct policy **policy, const char *dir, const struct draft_options *draft, int n_threads,
+                struct err *err)
+{
+	struct weights weights;
+	int code = weights_open(&weights, dir, err);
+	if (code) return code;
+	code = policy_create(policy, &weights, 0, draft, n_threads, err);
+	if (code) err_context(err, "model %s", dir);
+	weights_free(&weights);
+	return code;
+}
+
+void policy_embed(const struct policy *policy, int32_t token, float *out)
+{
+	int dim = policy->config.dim;
+	const uint16_t *row = policy->embedding ? policy->embedding + (size_t)token * (size_t)dim : NULL;
+	for (int i = 0; i < dim; i++)
+		out[i] = bf16_to_f32(row ? row[i] : policy->head.target[packed_bf16_at(dim, token, i)]);
 }
 
 static void linear_free(struct linear *linear)
 {
 	free(linear->target);
-	free(linear->draft);
+	free(linear->draft.q);
 	free(linear->bias);
 }
 

@@ -7,14 +7,15 @@
 #ifndef POLICY_POLICY_H
 #define POLICY_POLICY_H
 
+#include "configs/config.h"
 #include "policy/weights.h"
-#include "quant/format_int4.h"
+#include "quant/kernels.h"
 
 /* One linear layer: N outputs, K inputs. */
 struct linear {
 	int n, k;
 	uint16_t *target;         /* packed bf16, see quant/kernels.h; owned by the policy */
-	struct int4_block *draft; /* owned; NULL without a drafter */
+	struct qmatrix draft;     /* planes owned (draft.q is their memory); q NULL: the target's own weights */
 	float *bias;              /* [N] f32 or NULL */
 };
 
@@ -27,14 +28,25 @@ struct layer {
 	struct linear down;
 };
 
+/* How the drafter's copy is made. */
+struct draft_options {
+	enum format format, head_format; /* FORMAT_BF16: the target's own weights */
+	enum quantizer quantizer;
+	bool fp32_activations; /* else INT8 */
+};
+
+/* As the config says. */
+struct draft_options draft_options_of(const struct config_speculation *config);
+
 struct policy {
 	struct model_config config;
 	int64_t version;
-	uint16_t *embedding;    /* [vocab][dim] bf16, row-major */
+	uint16_t *embedding;    /* [vocab][dim] bf16, row-major; NULL if tied: it is the head's */
 	uint16_t *final_norm;   /* [dim] bf16 */
 	struct layer *layers;   /* [n_layers] */
 	struct linear head;     /* packed from lm_head, or from the embedding if tied */
-	float *rope_frequency;  /* [head_dim/2] rotation per position, see rope.h */
+	float *rope_frequency, rope_scale; /* [head_dim/2] rotation per position; of cos and sin, see rope.h */
+	bool drafts, draft_fp32; /* has a drafter; which takes FP32 activations */
 	size_t bytes;           /* memory held */
 };
 
@@ -44,10 +56,21 @@ static inline int policy_ffn_padded(const struct model_config *config)
 	return PANEL * panels(config->ffn_dim);
 }
 
-/* Pack (and quantize if with_draft) on n_threads threads.  weights is borrowed for the call.
- * Refuses weights that hold NaN or infinity. */
-int policy_create(struct policy **policy, const struct weights *weights, int64_t version, bool with_draft,
-                  int n_threads, struct err *err);
+/* Pack, and quantize where draft is not NULL, on n_threads threads.  weights is borrowed for the call: the
+ * flat buffer, or files (weights_open), which are packed without a copy between.
+ * Refuses weights that hold NaN or infinity, naming the tensor. */
+int policy_create(struct policy **policy, const struct weights *weights, int64_t version,
+                  const struct draft_options *draft, int n_threads, struct err *err);
+
+/* Version 0 from a model directory. */
+int policy_load(struct policy **policy, const char *dir, const struct draft_options *draft, int n_threads,
+                struct err *err);
 void policy_free(struct policy *policy); /* NULL is allowed */
+
+/* What policy->bytes is going to be; draft may be NULL. */
+double policy_bytes(const struct model_config *config, const struct draft_options *draft);
+
+/* A token's embedding, [dim] f32. */
+void policy_embed(const struct policy *policy, int32_t token, float *out);
 
 #endif

@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-static const double LN2 = 0.693147180559945309417232121458;
+static const double LN2 = 0.693147180559945309417232121458, TWO_PI = 6.28318530717958647692;
 
 /* x > 0; x = m * 2^e with m in [sqrt(1/2), sqrt(2)), ln m = 2 atanh((m-1)/(m+1)). */
 static double exact_ln(double x)
@@ -64,7 +64,7 @@ static void exact_cos_sin(double x, double *cos, double *sin)
  * kept, those between blended. */
 static double scale_llama3(double frequency, const struct model_config *config)
 {
-	double wavelengths = config->rope_original_context * frequency / 6.28318530717958647692;
+	double wavelengths = config->rope_original_context * frequency / TWO_PI;
 	if (wavelengths < config->rope_low_freq_factor) return frequency / config->rope_factor;
 	if (wavelengths > config->rope_high_freq_factor) return frequency;
 	double smooth = (wavelengths - config->rope_low_freq_factor) /
@@ -72,23 +72,71 @@ static double scale_llama3(double frequency, const struct model_config *config)
 	return (1.0 - smooth) * frequency / config->rope_factor + smooth * frequency;
 }
 
-void rope_frequencies(float *out, const struct model_config *config)
+/* YaRN (Peng et al. 2023, as transformers computes it): the pair, not necessarily a whole one, that turns
+ * so many times within the original context. */
+static double yarn_pair(double rotations, const struct model_config *c)
+{
+	double ratio = c->rope_original_context / (rotations * TWO_PI);
+	return c->head_dim * exact_ln(ratio) / (2.0 * exact_ln(c->rope_theta));
+}
+
+struct yarn_ramp { double low, high; };
+
+static struct yarn_ramp yarn_ramp_of(const struct model_config *c)
+{
+	struct yarn_ramp ramp = {yarn_pair(c->rope_beta_fast, c), yarn_pair(c->rope_beta_slow, c)};
+	if (!c->rope_exact_ramp) ramp = (struct yarn_ramp){floor(ramp.low), ceil(ramp.high)};
+	if (ramp.low < 0) ramp.low = 0;
+	if (ramp.high > c->head_dim - 1) ramp.high = c->head_dim - 1;
+	if (ramp.low == ramp.high) ramp.high += 0.001;
+	return ramp;
+}
+
+/* Pairs before the ramp are kept, those behind it divided by the factor, those on it blended. */
+static double scale_yarn(double frequency, int pair, struct yarn_ramp ramp, const struct model_config *c)
+{
+	double part = (pair - ramp.low) / (ramp.high - ramp.low);
+	part = part < 0 ? 0 : part > 1 ? 1 : part;
+	return frequency / c->rope_factor * part + frequency * (1.0 - part);
+}
+
+static double yarn_mscale(double factor, double mscale)
+{
+	return factor <= 1.0 ? 1.0 : 0.1 * mscale * exact_ln(factor) + 1.0;
+}
+
+/* Attention grows with the factor: both of q and k are multiplied, so that the scores are by its square. */
+static float attention_scale(const struct model_config *c)
+{
+	if (c->rope_scaling != ROPE_YARN) return 1.0f;
+	if (c->rope_attention_factor > 0) return (float)c->rope_attention_factor;
+	if (c->rope_mscale > 0 && c->rope_mscale_all_dim > 0)
+		return (float)(yarn_mscale(c->rope_factor, c->rope_mscale) /
+		               yarn_mscale(c->rope_factor, c->rope_mscale_all_dim));
+	return (float)yarn_mscale(c->rope_factor, 1.0);
+}
+
+float rope_frequencies(float *out, const struct model_config *config)
 {
 	double ln_theta = exact_ln(config->rope_theta);
+	struct yarn_ramp ramp = {0};
+	if (config->rope_scaling == ROPE_YARN) ramp = yarn_ramp_of(config);
 	for (int i = 0; i < config->head_dim / 2; i++) {
 		double frequency = exact_pow_e(-2.0 * i / config->head_dim * ln_theta);
 		if (config->rope_scaling == ROPE_LINEAR) frequency /= config->rope_factor;
 		if (config->rope_scaling == ROPE_LLAMA3) frequency = scale_llama3(frequency, config);
+		if (config->rope_scaling == ROPE_YARN) frequency = scale_yarn(frequency, i, ramp, config);
 		out[i] = (float)frequency;
 	}
+	return attention_scale(config);
 }
 
-void rope_angles(float *cos, float *sin, const float *frequency, int n, int position)
+void rope_angles(float *cos, float *sin, const float *frequency, float scale, int n, int position)
 {
 	for (int i = 0; i < n; i++) {
 		double c, s;
 		exact_cos_sin((float)position * frequency[i], &c, &s);
-		cos[i] = (float)c;
-		sin[i] = (float)s;
+		cos[i] = (float)c * scale;
+		sin[i] = (float)s * scale;
 	}
 }

@@ -4,10 +4,11 @@
 
 #include "policy/model_config.h"
 
-/* Rotation per position of each pair, with the config's scaling: out [head_dim/2]. */
-void rope_frequencies(float *out, const struct model_config *config);
+/* Rotation per position of each pair, with the config's scaling: out [head_dim/2].  Returns what cos and
+ * sin are multiplied by: 1 but for yarn. */
+float rope_frequencies(float *out, const struct model_config *config);
 
-/* cos, sin [n] of position * frequency[i], rounded to float; 0 <= position < MODEL_CONTEXT_MAX. */
-void rope_angles(float *cos, float *sin, const float *frequency, int n, int position);
+/* cos, sin [n] of position * frequency[i], rounded to float, times scale; 0 <= position < MODEL_CONTEXT_MAX. */
+void rope_angles(float *cos, float *sin, const float *frequency, float scale, int n, int position);
 
 #endif
