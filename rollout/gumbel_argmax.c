@@ -1,14 +1,9 @@
-/* gumbel_argmax.c - the definition of the draw, and the choice of its form.
+/* gumbel_argmax.c - the definition of the draw.
  *
  * Begins with the likeliest entry, whose score bounds what can still win: an entry lower by more
  * than NOISE_GUMBEL_MAX is passed over without noise.
  */
 #include "rollout/gumbel_argmax.h"
-
-#include <string.h>
-
-#include "quant/kernels.h"
-#include "rollout/noise.h"
 
 int32_t gumbel_argmax_scalar(const struct gumbel_row *row)
 {
@@ -20,12 +15,4 @@ int32_t gumbel_argmax_scalar(const struct gumbel_row *row)
 		gumbel_offer(&best, scaled + noise_gumbel(row->key, row->position, i), i);
 	}
 	return best.token;
-}
-
-gumbel_argmax_fn *gumbel_argmax_best(void)
-{
-#if defined(__x86_64__)
-	if (strcmp(kernels_best()->name, "scalar") != 0) return gumbel_argmax_avx2;
-#endif
-	return gumbel_argmax_scalar;
 }

@@ -1,139 +1,151 @@
-/* gumbel_argmax_avx2.c - the draw, 32 entries at a time: about 0.3 ns per entry that cannot win,
- * 1 ns per entry that needs bits.
- *
- * Three sieves, each an upper bound of an entry's score, and exact noise only for what passes all:
- *   1. kept, and within NOISE_GUMBEL_MAX of the best score so far (no random bits needed);
- *   2. with its random bits x: -log(E) <= -log(y), since E = -log(1 - y) >= y = (x + 1/2) 2^-32, and
- *      the exponent and mantissa of x as a float, read as one number, bound log2(x) from below;
- *   3. the score itself.
- * After the first few entries the best score is so high that about one entry in a hundred is exact.
- */
+/* gumbel_argmax_avx2.c - the draw, 32 entries at a time: the plan of gumbel_argmax_avx512.c. */
 #include "rollout/gumbel_argmax.h"
 
 #if defined(__AVX2__)
 #include <immintrin.h>
 #include <math.h>
-#include <string.h>
 
-#include "rollout/noise.h"
+#include "rollout/row_kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
 
 enum {
-	LANES64 = 4,                      /* counters in a vector */
-	CHAINS = 2,                       /* vectors in flight: one alone would wait for its multiplications */
+	LANES32 = 8,
+	LANES64 = 4, /* counters in a vector */
+	CHAINS = 2,  /* vectors in flight: one alone would wait for its multiplications */
 	VECTORS = CHAINS * PHILOX_WORDS / 2,
 	ENTRIES = CHAINS * LANES64 * PHILOX_WORDS,
+	LOW_HALVES = 0x55
 };
 
-struct round_keys {
-	__m256i k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
+/* Words of a vector of blocks, as 64-bit lanes whose low halves count. */
+struct lanes {
+	__m256i c0, c1, c2, c3;
 };
 
-static void round_keys_of(struct round_keys *keys, uint64_t key)
+INLINE __m256i xor3(__m256i a, __m256i b, __m256i c) { return _mm256_xor_si256(a, _mm256_xor_si256(b, c)); }
+INLINE __m256i all(uint64_t word) { return _mm256_set1_epi64x((long long)word); }
+
+/* philox_blocks in every lane: read as operands, as there are more of them than registers. */
+struct blocks {
+	__m256i mix[PHILOX_MIX], k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS];
+};
+
+static void blocks_of(struct blocks *blocks, uint64_t key, int32_t position)
 {
-	uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+	struct philox_blocks b;
 
-	for (int round = 0; round < PHILOX_ROUNDS; round++) {
-		keys->k0[round] = _mm256_set1_epi64x(k0 + (uint32_t)round * PHILOX_W0);
-		keys->k1[round] = _mm256_set1_epi64x(k1 + (uint32_t)round * PHILOX_W1);
-	}
+	philox_blocks_of(&b, key, position);
+	for (int i = 0; i < PHILOX_MIX; i++) blocks->mix[i] = all(b.mix[i]);
+	for (int i = 0; i < PHILOX_ROUNDS; i++) blocks->k0[i] = all(b.k0[i]), blocks->k1[i] = all(b.k1[i]);
 }
 
-/* Random bits of ENTRIES entries in vocabulary order, from counter blocks [block, block + 8).  A
- * counter sits in the low half of a 64-bit lane; the high halves are junk that _mm256_mul_epu32
- * does not read. */
-static inline void philox_blocks(__m256i out[VECTORS], uint32_t position, uint32_t block,
-                                 const struct round_keys *keys)
+INLINE struct lanes philox_start(const struct blocks *blocks, uint32_t block)
 {
-	const __m256i m0 = _mm256_set1_epi64x(PHILOX_M0), m1 = _mm256_set1_epi64x(PHILOX_M1);
-	__m256i c0[CHAINS], c1[CHAINS], c2[CHAINS], c3[CHAINS];
+	__m256i b = _mm256_add_epi64(_mm256_set1_epi64x(block), _mm256_setr_epi64x(0, 1, 2, 3));
+	__m256i p = _mm256_mul_epu32(_mm256_xor_si256(b, blocks->mix[0]), all(PHILOX_M0));
+	__m256i c2 = _mm256_xor_si256(_mm256_srli_epi64(p, 32), blocks->mix[1]);
+	__m256i q = _mm256_mul_epu32(c2, all(PHILOX_M1));
+	return (struct lanes){_mm256_xor_si256(_mm256_srli_epi64(q, 32), blocks->mix[2]), q,
+	                      _mm256_xor_si256(p, blocks->mix[3]), blocks->mix[4]};
+}
 
-	for (int c = 0; c < CHAINS; c++) {
-		c0[c] = _mm256_set1_epi64x(position);
-		c1[c] = _mm256_add_epi64(_mm256_set1_epi64x(block + (uint32_t)(c * LANES64)),
-		                         _mm256_setr_epi64x(0, 1, 2, 3));
-		c2[c] = c3[c] = _mm256_setzero_si256();
-	}
-	for (int round = 0; round < PHILOX_ROUNDS; round++) {
+/* Words 0 to 3 of CHAINS * 4 blocks from `block`. */
+INLINE void philox(struct lanes l[CHAINS], const struct blocks *blocks, uint32_t block)
+{
+	for (int c = 0; c < CHAINS; c++) l[c] = philox_start(blocks, block + (uint32_t)(c * LANES64));
+	for (int round = PHILOX_SHARED; round < PHILOX_ROUNDS; round++) {
 		for (int c = 0; c < CHAINS; c++) {
-			__m256i p0 = _mm256_mul_epu32(c0[c], m0), p1 = _mm256_mul_epu32(c2[c], m1);
-			c0[c] = _mm256_xor_si256(_mm256_srli_epi64(p1, 32), _mm256_xor_si256(c1[c], keys->k0[round]));
-			c2[c] = _mm256_xor_si256(_mm256_srli_epi64(p0, 32), _mm256_xor_si256(c3[c], keys->k1[round]));
-			c1[c] = p1;
-			c3[c] = p0;
+			__m256i p0 = _mm256_mul_epu32(l[c].c0, all(PHILOX_M0));
+			__m256i p1 = _mm256_mul_epu32(l[c].c2, all(PHILOX_M1));
+			l[c].c0 = xor3(_mm256_srli_epi64(p1, 32), l[c].c1, blocks->k0[round]);
+			l[c].c2 = xor3(_mm256_shuffle_epi32(p0, 0xf5), l[c].c3, blocks->k1[round]); /* high half to low */
+			l[c].c1 = p1;
+			l[c].c3 = p0;
 		}
 	}
-	for (int c = 0; c < CHAINS; c++) {
-		__m256i words01 = _mm256_blend_epi32(c0[c], _mm256_slli_epi64(c1[c], 32), 0xaa);
-		__m256i words23 = _mm256_blend_epi32(c2[c], _mm256_slli_epi64(c3[c], 32), 0xaa);
-		__m256i even = _mm256_unpacklo_epi64(words01, words23), odd = _mm256_unpackhi_epi64(words01, words23);
-		out[2 * c] = _mm256_permute2x128_si256(even, odd, 0x20);
-		out[2 * c + 1] = _mm256_permute2x128_si256(even, odd, 0x31);
-	}
 }
 
-/* An upper bound of gumbel_of_bits.  x >> 1 fits a signed conversion and is no larger than x / 2. */
-static inline __m256 gumbel_bound(__m256i x)
+/* The least word of each lane. */
+INLINE __m256i least_words(const struct lanes l[CHAINS])
 {
-	const float ln2 = 0.69314718f, slack = 1e-3f; /* slack covers every rounding here and in the score */
-	__m256i as_int = _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 1)));
-	__m256 log2_low = _mm256_mul_ps(_mm256_cvtepi32_ps(as_int), _mm256_set1_ps(0x1p-23f)); /* + 127 */
-	return _mm256_sub_ps(_mm256_set1_ps(ln2 * (127 + 31) + slack),
-	                     _mm256_mul_ps(log2_low, _mm256_set1_ps(ln2)));
+	__m256i least = _mm256_set1_epi32(-1);
+	for (int c = 0; c < CHAINS; c++)
+		least = _mm256_min_epu32(least, _mm256_min_epu32(_mm256_min_epu32(l[c].c0, l[c].c1),
+		                                                 _mm256_min_epu32(l[c].c2, l[c].c3)));
+	return least;
 }
 
-/* Which of ENTRIES bounds reach the least; a NaN never does, nor could it win. */
-static inline uint32_t sieve(const __m256 bound[VECTORS], __m256 least)
+/* True if a low half is at most bits_max. */
+INLINE bool any_at_most(__m256i words, __m256i bits_max)
 {
-	uint32_t passed = 0;
-
-	for (int v = 0; v < VECTORS; v++)
-		passed |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(bound[v], least, _CMP_GE_OQ)) << (8 * v);
-	return passed;
+	__m256i at_most = _mm256_cmpeq_epi32(_mm256_min_epu32(words, bits_max), words);
+	return _mm256_movemask_ps(_mm256_castsi256_ps(at_most)) & LOW_HALVES;
 }
 
-/* Offer what passes of entries [first, first + ENTRIES), whose logits are given. */
-static inline void offer_entries(const struct gumbel_row *row, const struct round_keys *keys,
-                                 struct gumbel_best *best, const float *logits, int32_t first)
+/* Words of 4 blocks to 16 entries in vocabulary order. */
+INLINE void in_order(__m256i out[2], struct lanes l)
 {
-	__m256 bound[VECTORS], scaled[VECTORS], least = _mm256_set1_ps(best->score);
-	__m256i bits[VECTORS];
+	__m256i words01 = _mm256_blend_epi32(l.c0, _mm256_slli_epi64(l.c1, 32), 0xaa);
+	__m256i words23 = _mm256_blend_epi32(l.c2, _mm256_slli_epi64(l.c3, 32), 0xaa);
+	__m256i even = _mm256_unpacklo_epi64(words01, words23), odd = _mm256_unpackhi_epi64(words01, words23);
+	out[0] = _mm256_permute2x128_si256(even, odd, 0x20);
+	out[1] = _mm256_permute2x128_si256(even, odd, 0x31);
+}
 
+/* Offer what can win of ENTRIES entries from `first`, whose logits are given. */
+static void offer_entries(const struct gumbel_row *row, struct gumbel_best *best, const struct lanes l[CHAINS],
+                          const float *logits, int32_t first)
+{
+	/* half of each word, which a signed conversion takes, against half of what it may be */
+	const __m256 slope = _mm256_set1_ps(GUMBEL_SLOPE), offset = _mm256_set1_ps(gumbel_offset(best->score) - 0x1p23f);
+	__m256i words[VECTORS];
+
+	for (int c = 0; c < CHAINS; c++) in_order(words + 2 * c, l[c]);
 	for (int v = 0; v < VECTORS; v++) {
-		__m256 above = _mm256_sub_ps(_mm256_loadu_ps(logits + 8 * v), _mm256_set1_ps(row->max));
-		scaled[v] = _mm256_mul_ps(above, _mm256_set1_ps(row->inv_t));
-		bound[v] = _mm256_add_ps(scaled[v], _mm256_set1_ps(NOISE_GUMBEL_MAX));
+		__m256 x = _mm256_loadu_ps(logits + LANES32 * v);
+		__m256 scaled = _mm256_mul_ps(_mm256_sub_ps(x, _mm256_set1_ps(row->max)), _mm256_set1_ps(row->inv_t));
+		__m256i most = _mm256_cvtps_epi32(_mm256_fmadd_ps(scaled, slope, offset));
+		__m256i half = _mm256_castps_si256(_mm256_cvtepi32_ps(_mm256_srli_epi32(words[v], 1)));
+		__m256 cut = _mm256_cmp_ps(x, _mm256_set1_ps(row->cut.logit), _CMP_GE_OQ);
+		__m256 passed = _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(half, most)), cut);
+		uint32_t word[LANES32];
+		_mm256_storeu_si256((__m256i *)(void *)word, words[v]);
+		for (uint32_t left = (uint32_t)_mm256_movemask_ps(passed); left; left &= left - 1) {
+			int lane = __builtin_ctz(left);
+			int32_t i = LANES32 * v + lane, id = first + i;
+			if (!cut_keeps(row->cut, logits[i], id)) continue;
+			gumbel_offer(best, (logits[i] - row->max) * row->inv_t + gumbel_of_bits(word[lane]), id);
+		}
 	}
-	uint32_t passed = sieve(bound, least);
-	for (int v = 0; v < VECTORS; v++) bound[v] = _mm256_loadu_ps(logits + 8 * v);
-	passed &= sieve(bound, _mm256_set1_ps(row->cut.logit));
-	if (!passed) return;
+}
 
-	philox_blocks(bits, (uint32_t)row->position, (uint32_t)first / PHILOX_WORDS, keys);
-	for (int v = 0; v < VECTORS; v++) bound[v] = _mm256_add_ps(scaled[v], gumbel_bound(bits[v]));
-	passed &= sieve(bound, least);
-	if (!passed) return;
+INLINE void draw_entries(const struct gumbel_row *row, const struct blocks *blocks,
+                         struct gumbel_best *best, const float *logits, int32_t first, __m256i bits_max)
+{
+	struct lanes l[CHAINS];
 
-	uint32_t word[ENTRIES];
-	memcpy(word, bits, sizeof word);
-	for (; passed; passed &= passed - 1) {
-		int i = __builtin_ctz(passed);
-		if (!cut_keeps(row->cut, logits[i], first + i)) continue;
-		gumbel_offer(best, (logits[i] - row->max) * row->inv_t + gumbel_of_bits(word[i]), first + i);
-	}
+	philox(l, blocks, (uint32_t)first / PHILOX_WORDS);
+	if (any_at_most(least_words(l), bits_max)) offer_entries(row, best, l, logits, first);
 }
 
 int32_t gumbel_argmax_avx2(const struct gumbel_row *row)
 {
 	struct gumbel_best best = {noise_gumbel(row->key, row->position, row->max_at), row->max_at};
-	int32_t full = row->n / ENTRIES * ENTRIES;
-	struct round_keys keys;
+	struct blocks blocks;
 
-	round_keys_of(&keys, row->key);
-	for (int32_t i = 0; i < full; i += ENTRIES) offer_entries(row, &keys, &best, row->logits + i, i);
-	if (full < row->n) {
+	blocks_of(&blocks, row->key, row->position);
+	for (int32_t begin = 0; begin < row->n; begin += ROW_CHUNK) {
+		float peak = row->peaks[begin / ROW_CHUNK];
+		if (gumbel_passes_over(row, peak, best.score)) continue;
+		__m256i bits_max = _mm256_set1_epi32((int)gumbel_bits_max((peak - row->max) * row->inv_t, best.score));
+		int32_t end = row->n - begin < ROW_CHUNK ? row->n : begin + ROW_CHUNK, i = begin;
+		for (; i + ENTRIES <= end; i += ENTRIES)
+			draw_entries(row, &blocks, &best, row->logits + i, i, bits_max);
+		if (i == end) continue;
 		float tail[ENTRIES];
-		for (int i = 0; i < ENTRIES; i++) tail[i] = full + i < row->n ? row->logits[full + i] : -INFINITY;
-		offer_entries(row, &keys, &best, tail, full);
+		for (int t = 0; t < ENTRIES; t++) tail[t] = i + t < end ? row->logits[i + t] : -INFINITY;
+		draw_entries(row, &blocks, &best, tail, i, bits_max);
 	}
 	return best.token;
 }

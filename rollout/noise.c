@@ -43,6 +43,23 @@ void philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2
 	out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
+void philox_blocks_of(struct philox_blocks *blocks, uint64_t key, int32_t position)
+{
+	for (uint32_t round = 0; round < PHILOX_ROUNDS; round++) {
+		blocks->k0[round] = (uint32_t)key + round * PHILOX_W0;
+		blocks->k1[round] = (uint32_t)(key >> 32) + round * PHILOX_W1;
+	}
+	/* The products of what does not depend on b, one a round. */
+	uint64_t p0 = (uint64_t)PHILOX_M0 * (uint32_t)position;
+	uint64_t p1 = (uint64_t)PHILOX_M1 * ((p0 >> 32) ^ blocks->k1[0]);
+	uint64_t p2 = (uint64_t)PHILOX_M0 * ((p1 >> 32) ^ blocks->k0[1]);
+	blocks->mix[0] = blocks->k0[0];
+	blocks->mix[1] = (uint32_t)p0 ^ blocks->k1[1];
+	blocks->mix[2] = (uint32_t)p1 ^ blocks->k0[2];
+	blocks->mix[3] = (p2 >> 32) ^ blocks->k1[2];
+	blocks->mix[4] = (uint32_t)p2;
+}
+
 /* (x + 1/2) 2^-32, correctly rounded for x < 2^24 and to nearest of x beyond. */
 static float unit_of_bits(uint32_t x)
 {

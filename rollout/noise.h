@@ -31,4 +31,17 @@ enum { PHILOX_ROUNDS = 10, PHILOX_WORDS = 4 };
 #define PHILOX_W0 0x9e3779b9u
 #define PHILOX_W1 0xbb67ae85u
 
+/* What blocks (position, b, 0, 0) of one key share: their first three rounds hold one product each
+ * that depends on b.  With 32-bit words and full products p, q:
+ *     p = M0 * (b ^ mix[0]),  q = M1 * (high(p) ^ mix[1]),
+ *     words after three rounds: high(q) ^ mix[2], low(q), low(p) ^ mix[3], mix[4];
+ * then rounds 3 to 9 with their keys. */
+enum { PHILOX_SHARED = 3, PHILOX_MIX = 5 };
+struct philox_blocks {
+	uint64_t mix[PHILOX_MIX];
+	uint64_t k0[PHILOX_ROUNDS], k1[PHILOX_ROUNDS]; /* 32 bits each, by round */
+};
+
+void philox_blocks_of(struct philox_blocks *blocks, uint64_t key, int32_t position);
+
 #endif

@@ -1,9 +1,8 @@
 /* sampling.c - one row of logits to one token and its log-probability.
  *
- * Passes over the row: the largest logit, the sum of exponentials (both by the kernels' fixed
- * reductions), the draw (gumbel_argmax.h); truncation adds its selection and a gather of what is
- * kept, in ascending id, whose sum of exponentials is again the kernels' reduction.  All scores are
- * relative to the largest logit.
+ * Passes over the row: its peaks, its mass (row_kernels.h), the draw (gumbel_argmax.h); truncation
+ * puts its own in the place of the mass.  Chunks in which nothing can matter are passed over only
+ * once.  All scores are relative to the largest logit.
  */
 #include "rollout/sampling.h"
 
@@ -12,92 +11,102 @@
 
 #include "quant/exact_math.h"
 #include "quant/kernels.h"
-#include "rollout/gumbel_argmax.h"
+#include "rollout/row_kernels.h"
 #include "rollout/truncation.h"
+
+#define LOG2_E 1.44269504f
 
 struct sampler {
 	const struct kernels *kernels;
-	gumbel_argmax_fn *gumbel_argmax;
+	const struct row_kernels *row_kernels;
 	int32_t vocab_size;
-	struct ranked *entries; /* [vocab_size], for truncation */
-	float *kept;            /* [vocab_size], logits of the kept set */
+	float *peaks; /* [row_chunks(vocab_size)] */
+	struct truncation *truncation;
 };
 
 /* What a row's distribution is once the options are applied. */
 struct distribution {
+	bool broken;       /* a logit is NaN or +infinite, or none is finite: there is no distribution */
+	bool greedy;
 	float max;
 	int32_t max_at;
-	bool greedy;
 	float inv_t;
-	float sum;         /* of exp((logit - max) * inv_t) over the kept set */
+	uint64_t mass;     /* of the kept set */
 	struct ranked cut;
 };
 
 struct sampler *sampler_open(int vocab_size)
 {
 	struct sampler *sampler = xcalloc(1, sizeof *sampler);
+
 	sampler->kernels = kernels_best();
-	sampler->gumbel_argmax = gumbel_argmax_best();
+	sampler->row_kernels = row_kernels_best();
 	sampler->vocab_size = vocab_size;
-	sampler->entries = xmalloc((size_t)vocab_size * sizeof *sampler->entries);
-	sampler->kept = xmalloc((size_t)vocab_size * sizeof *sampler->kept);
+	sampler->peaks = xmalloc((size_t)row_chunks(vocab_size) * sizeof *sampler->peaks);
+	sampler->truncation = truncation_open(sampler->row_kernels, vocab_size);
 	return sampler;
 }
 
 void sampler_close(struct sampler *sampler)
 {
 	if (!sampler) return;
-	free(sampler->entries);
-	free(sampler->kept);
+	free(sampler->peaks);
+	truncation_close(sampler->truncation);
 	free(sampler);
 }
 
-static float kept_sum(struct sampler *sampler, const float *logits, const struct distribution *d)
+static void find_max(struct sampler *sampler, const float *logits, struct distribution *d)
 {
-	int32_t n = 0;
+	int32_t i = 0, chunk = 0;
 
-	for (int32_t i = 0; i < sampler->vocab_size; i++)
-		if (cut_keeps(d->cut, logits[i], i)) sampler->kept[n++] = logits[i];
-	return sampler->kernels->sum_exp(sampler->kept, n, d->max, d->inv_t);
+	d->max = sampler->row_kernels->peaks(sampler->peaks, logits, sampler->vocab_size);
+	d->broken = !(fabsf(d->max) <= FLT_MAX);
+	if (d->broken) {
+		sampler->kernels->argmax(logits, sampler->vocab_size, &d->max, &d->max_at);
+		return;
+	}
+	while (sampler->peaks[chunk] < d->max) chunk++;
+	for (i = chunk * ROW_CHUNK; logits[i] < d->max;) i++;
+	d->max_at = i;
 }
 
-/* d->sum is only filled in with truncation by mass, or where with_sum asks for it. */
+/* d->mass is only filled in with truncation, or where with_mass asks for it. */
 static void distribution_of(struct sampler *sampler, const float *logits,
-                            const struct sampling_options *options, bool with_sum, struct distribution *d)
+                            const struct sampling_options *options, bool with_mass, struct distribution *d)
 {
-	int32_t n = sampler->vocab_size, k = options->top_k;
-	bool top_k = k > 0 && k < n, top_p = options->top_p < 1.0f;
+	int32_t n = sampler->vocab_size;
 
 	*d = (struct distribution){.cut = CUT_NONE};
-	sampler->kernels->argmax(logits, n, &d->max, &d->max_at);
+	find_max(sampler, logits, d);
 	d->greedy = options->temperature < FLT_MIN;
-	if (d->greedy) return;
+	if (d->greedy || d->broken) return;
 	d->inv_t = 1.0f / options->temperature;
-	if (top_k) d->cut = truncate_top_k(sampler->entries, logits, n, k);
-	if (!top_p && !with_sum) return;
-	d->sum = top_k ? kept_sum(sampler, logits, d) : sampler->kernels->sum_exp(logits, n, d->max, d->inv_t);
-	if (!top_p) return;
-	d->cut = truncate_top_p(sampler->entries, logits, n, d->cut, d->max, d->inv_t, d->sum, options->top_p);
-	if (with_sum) d->sum = kept_sum(sampler, logits, d);
+	struct row_scale scale = {d->max, d->inv_t * LOG2_E};
+	if ((options->top_k > 0 && options->top_k < n) || options->top_p < 1.0f) {
+		struct truncation_row row = {logits, sampler->peaks, n};
+		d->cut = truncation_cut(sampler->truncation, &row, &scale, options->top_k, options->top_p, &d->mass);
+	} else if (with_mass) {
+		d->mass = sampler->row_kernels->mass(logits, sampler->peaks, n, scale);
+	}
 }
 
-/* NaN where the row holds no distribution (an infinite or NaN logit). */
+/* NaN where there is no distribution. */
 static float log_probability(const struct distribution *d, float logit)
 {
+	if (d->broken) return NAN;
 	if (d->greedy) return 0.0f;
-	if (!(d->sum >= 1.0f && d->sum <= FLT_MAX)) return NAN;
-	return (logit - d->max) * d->inv_t - exact_log(d->sum);
+	return (logit - d->max) * d->inv_t - exact_log((float)d->mass * (1.0f / (float)MASS_ONE));
 }
 
 static int32_t draw(const struct sampler *sampler, const float *logits, const struct distribution *d,
                     uint64_t key, int32_t position)
 {
-	if (d->greedy) return d->max_at;
+	if (d->greedy || d->broken) return d->max_at;
 	struct gumbel_row row = {
-		.logits = logits, .n = sampler->vocab_size, .max = d->max, .max_at = d->max_at,
+		.logits = logits, .peaks = sampler->peaks, .n = sampler->vocab_size, .max = d->max, .max_at = d->max_at,
 		.inv_t = d->inv_t, .cut = d->cut, .key = key, .position = position,
 	};
-	return sampler->gumbel_argmax(&row);
+	return sampler->row_kernels->gumbel_argmax(&row);
 }
 
 int32_t sampler_draw(struct sampler *sampler, const float *logits, const struct sampling_options *options,
@@ -126,6 +135,7 @@ float sampler_score(struct sampler *sampler, const float *logits, const struct s
 	struct distribution d;
 
 	distribution_of(sampler, logits, options, true, &d);
+	if (d.broken) return NAN;
 	if (d.greedy ? token != d.max_at : !cut_keeps(d.cut, logits[token], token)) return -INFINITY;
 	return log_probability(&d, logits[token]);
 }

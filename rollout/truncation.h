@@ -25,13 +25,25 @@ static inline bool cut_keeps(struct ranked cut, float logit, int32_t id)
 	return logit > cut.logit || (logit == cut.logit && id <= cut.id);
 }
 
-/* The k-th entry, 0 < k < n.  scratch [k].  O(n + m log k), m: entries that enter the heap. */
-struct ranked truncate_top_k(struct ranked *scratch, const float *logits, int32_t n, int32_t k);
+struct row_kernels;
+struct row_scale;
 
-/* The last entry of the shortest prefix whose mass reaches top_p in (0, 1) of `total`, which is the
- * mass of what `cut` keeps; mass of an entry: exp((logit - max) * inv_t).  scratch [n].
- * O(n + c + k log c), c: entries that are not negligible, k: entries kept. */
-struct ranked truncate_top_p(struct ranked *scratch, const float *logits, int32_t n, struct ranked cut,
-                             float max, float inv_t, float total, float top_p);
+/* A row of logits, none NaN and the largest finite. */
+struct truncation_row {
+	const float *logits; /* [n] */
+	const float *peaks;  /* [row_chunks(n)], of row_kernels.h */
+	int32_t n;
+};
+
+struct truncation; /* scratch for one thread */
+
+struct truncation *truncation_open(const struct row_kernels *kernels, int32_t n_max);
+void truncation_close(struct truncation *truncation);
+
+/* The cut after the k largest (0 < k < n, or no top-k), then after the shortest prefix of these whose
+ * mass reaches top_p (in (0, 1), or 1 for no top-p) of theirs; mass [out]: that of what is kept, by
+ * scale. */
+struct ranked truncation_cut(struct truncation *truncation, const struct truncation_row *row,
+                       const struct row_scale *scale, int32_t k, float top_p, uint64_t *mass);
 
 #endif
