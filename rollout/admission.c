@@ -27,7 +27,7 @@ static bool prefix_held(const struct prefix *prefix)
 /* Pages of a session that it does not share with its prefix. */
 static int session_pages(const struct engine *e, const struct session *s)
 {
-	int pages = pages_for(s->trajectory->n_tokens + 1 + e->draft_length);
+	int pages = pages_for(s->trajectory->n_tokens + 1 + e->draft_length_max);
 	return prefix_held(s->prefix) ? pages - prefix_positions(s->prefix) / KV_TILE : pages;
 }
 

@@ -1,4 +1,5 @@
-/* draft.h - drafters behind one table: they propose tokens, verification decides.
+/* draft.h - drafters that make drafts to order: they propose tokens, verification decides.  (Drafts that
+ * are found rather than made: suffix.h.)
  *
  * Whatever a drafter proposes, the trajectory is the same bits (DESIGN section 2); a better one only
  * makes it sooner.
@@ -9,9 +10,12 @@
 #include "rollout/session.h"
 #include "rollout/workspace.h"
 
+/* The controller's numbers; those from DRAFTER_SUFFIX on are classes of found drafts. */
+enum { DRAFTER_QUANT, DRAFTER_SUFFIX = 2 };
+
 struct drafter {
 	const char *name;
-	/* For each of n decoding sessions: fill draft[0 .. n_draft), or lower n_draft.  KV of positions
+	/* For each of n decoding sessions with this drafter: fill draft[0 .. n_draft), or lower n_draft.  KV of positions
 	 * n_tokens - 1 .. n_tokens - 1 + n_draft is reserved and may be written; rows that are already in
 	 * the workspace stay. */
 	void (*propose)(struct workspace *workspace, struct session *const *sessions, int n);

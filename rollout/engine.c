@@ -18,25 +18,26 @@
 
 enum { LOGITS_BYTES_MAX = 64 << 20 }; /* of one call */
 
-static int batch_sessions(const struct engine *e, const struct model_config *config)
+static int logits_rows(const struct engine *e, const struct model_config *config)
 {
-	size_t row_bytes = forward_logits_stride(config) * sizeof(float);
-	size_t fit = LOGITS_BYTES_MAX / (row_bytes * (size_t)(1 + e->draft_length));
+	size_t rows_each = 1 + (size_t)e->draft_length_max, rows = rows_each * (size_t)e->options.max_active;
+	size_t fit = LOGITS_BYTES_MAX / (forward_logits_stride(config) * sizeof(float));
 
-	if (fit < 1) fit = 1;
-	return fit < (size_t)e->options.max_active ? (int)fit : e->options.max_active;
+	if (rows > fit) rows = fit;
+	return (int)(rows > rows_each ? rows : rows_each);
 }
 
 int engine_open(struct engine **out, const struct policy *policy, const struct engine_options *options,
                 int max_context_needed, struct err *err)
 {
-	bool speculative = options->mode == ROLLOUT_SPECULATIVE && options->draft_length > 0;
+	bool speculative = options->mode == ROLLOUT_SPECULATIVE;
 	struct kv_cache *cache;
 
 	assert(options->max_active >= 1 && options->prefill_chunk >= 1 && options->n_threads >= 1);
-	assert(options->draft_length <= DRAFT_LENGTH_MAX);
-	assert(!speculative || policy->head.draft || policy->layers[0].qkv.draft);
-	int rc = kv_cache_open(&cache, &policy->config, options->kv_bytes, err);
+	assert(options->draft_length <= DRAFT_LENGTH_MAX && options->draft_length_max <= DRAFT_LENGTH_MAX);
+	assert(!speculative || options->draft_length > 0 || options->draft_length_max > 0);
+	assert(!speculative || options->drafter == DRAFTER_KIND_SUFFIX || policy->drafts);
+	int rc = kv_cache_open(&cache, &policy->config, options->kv_type, options->kv_bytes, err);
 	if (rc) return rc;
 	if (kv_cache_pages_max(cache) < panels(max_context_needed)) {
 		size_t needed = (size_t)panels(max_context_needed) * kv_cache_page_bytes(cache);
@@ -51,12 +52,13 @@ int engine_open(struct engine **out, const struct policy *policy, const struct e
 	e->options = *options;
 	e->cache = cache;
 	e->prefixes.cache = cache;
-	e->drafter = speculative ? &draft_quant : NULL;
-	e->draft_length = speculative ? options->draft_length : 0;
+	e->drafts = speculative;
+	if (speculative) e->draft_length_max = options->draft_length > 0 ? options->draft_length : options->draft_length_max;
 	e->active = xmalloc((size_t)options->max_active * sizeof *e->active);
 	e->decoding = xmalloc((size_t)options->max_active * sizeof *e->decoding);
-	e->batch_max = batch_sessions(e, &policy->config);
-	workspace_open(&e->workspace, policy, options, e->batch_max * (1 + e->draft_length));
+	e->logits_max = logits_rows(e, &policy->config);
+	workspace_open(&e->workspace, policy, options, e->logits_max);
+	if (speculative) engine_drafts_open(e);
 	*out = e;
 	return 0;
 }
@@ -67,6 +69,7 @@ void engine_close(struct engine *e)
 
 	if (!e) return;
 	while ((t = engine_take_finished(e)) || (t = engine_withdraw(e, 0))) trajectory_free(t);
+	engine_drafts_close(e);
 	workspace_close(&e->workspace);
 	kv_cache_close(e->cache);
 	free(e->active);
@@ -85,6 +88,7 @@ void engine_set_policy(struct engine *e, const struct policy *policy)
 		session_enter(s, PHASE_PREFILL, workspace_now(&e->workspace));
 	}
 	prefix_forget_all(&e->prefixes);
+	if (e->drafts) speculation_forget_acceptance(&e->speculation);
 }
 
 /* ---- samples in and out ---- */
@@ -206,27 +210,11 @@ static int plan_chunk(struct engine *e, int index, struct kv_seq *seq, const int
 	return n;
 }
 
-/* The last token's row and as many drafts as can be of use: the round makes one token more than it
- * accepts.  A draft displaces nobody.  False if the session had to give way itself. */
-static bool plan_decode(struct engine *e, int index, bool drafting)
-{
-	struct session *s = e->active[index];
-	int32_t n_tokens = s->trajectory->n_tokens, room = s->length_max - n_tokens - 1;
-
-	s->n_draft = drafting ? e->draft_length : 0;
-	if (s->n_draft > room) s->n_draft = room;
-	if (s->n_draft > 0 && kv_seq_reserve(&s->kv, n_tokens - 1, n_tokens + s->n_draft) == 0) return true;
-	s->n_draft = 0;
-	return reserve(e, index, &s->kv, n_tokens - 1, n_tokens);
-}
-
 /* Fills e->decoding and the workspace's prefill rows; returns sessions that decode. */
 static int plan_round(struct engine *e)
 {
-	int n_decoding = 0, n_forked = 0;
+	int n_decoding = 0;
 
-	for (int i = 0; i < e->n_active; i++) n_forked += e->active[i]->forked;
-	bool drafting = e->drafter && n_forked <= e->options.draft_max_active;
 	e->workspace.n_rows = 0;
 	for (int i = 0; i < e->n_active; i++) {
 		struct session *s = e->active[i];
@@ -234,13 +222,14 @@ static int plan_round(struct engine *e)
 		struct prefix *p = s->prefix;
 		s->n_prefill = 0;
 		if (session_decodes(s)) {
-			if (plan_decode(e, i, drafting)) e->decoding[n_decoding++] = s;
+			if (reserve(e, i, &s->kv, t->n_tokens - 1, t->n_tokens)) e->decoding[n_decoding++] = s;
 		} else if (s->forked) {
 			s->n_prefill = plan_chunk(e, i, &s->kv, t->tokens, s->n_computed, t->n_tokens - 1);
 		} else if (p->n_prefill == 0) {
 			p->n_prefill = plan_chunk(e, i, &p->kv, p->tokens, p->n_computed, prefix_positions(p));
 		}
 	}
+	engine_drafts_plan(e, n_decoding);
 	return n_decoding;
 }
 
@@ -286,13 +275,18 @@ static void draft_and_verify(struct engine *e, struct session **sessions, int n)
 	struct workspace *w = &e->workspace;
 	const struct verify_label label = {.rank = e->options.rank, .mode = e->options.mode};
 
-	if (e->drafter && n > 0) {
-		double start = workspace_now(w);
-		e->drafter->propose(w, sessions, n);
-		w->stats.draft_seconds += workspace_now(w) - start;
-	}
+	draft_quant.propose(w, sessions, n);
 	verify_run(w, sessions, n, label);
 	w->n_rows = 0;
+}
+
+/* Sessions from `first` on whose logits fit into one call. */
+static int next_batch(const struct engine *e, int first, int n)
+{
+	int rows = 0, i = first;
+
+	while (i < n && rows + 1 + e->decoding[i]->n_draft <= e->logits_max) rows += 1 + e->decoding[i++]->n_draft;
+	return i - first;
 }
 
 int engine_round(struct engine *e)
@@ -304,8 +298,13 @@ int engine_round(struct engine *e)
 
 	for (int i = 0; i < n; i++)
 		if (e->decoding[i]->phase == PHASE_PREFILL) session_enter(e->decoding[i], PHASE_DECODE, now);
-	for (int i = 0; i == 0 || i < n; i += e->batch_max)
-		draft_and_verify(e, e->decoding + i, n - i < e->batch_max ? n - i : e->batch_max);
+	int done = 0;
+	do { /* once at least: prefill rows may be alone */
+		int batch = next_batch(e, done, n);
+		draft_and_verify(e, e->decoding + done, batch);
+		done += batch;
+	} while (done < n);
+	engine_drafts_learn(e, n);
 	int moved = n + settle_prefill(e);
 	retire_finished(e);
 	e->workspace.stats.rounds++;

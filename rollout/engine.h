@@ -15,11 +15,14 @@ struct engine;
 
 struct engine_options {
 	int mode;            /* enum rollout_mode (configs/config.h) */
-	int draft_length;    /* tokens drafted per round in speculative mode */
-	int draft_max_active; /* draft only while at most so many sessions decode */
+	int drafter;         /* enum drafter_kind, in speculative mode */
+	int draft_length;    /* tokens drafted per round; 0: chosen every round (speculation.h) */
+	int draft_length_max; /* where it is chosen */
+	int64_t suffix_tokens; /* that the suffix drafter remembers */
 	int max_active;      /* sessions decoded together */
 	int prefill_chunk;   /* prompt rows per round at most */
 	int n_threads;
+	enum kv_type kv_type; /* numbers in the KV cache */
 	size_t kv_bytes;     /* hard budget */
 	int rank;            /* written into segments */
 	int32_t stop_token;  /* extra stop token or -1; the model's end tokens always stop */
@@ -31,6 +34,8 @@ struct engine_stats {
 	uint64_t tokens;              /* response tokens made */
 	uint64_t prefill_rows, decode_rows, verify_rows, draft_rows;
 	uint64_t drafted, accepted, rounds, preemptions, prefix_shared_tokens;
+	uint64_t drafting_rounds;     /* rounds in which some session drafted */
+	double planned_tokens, planned_seconds, planned_exact_seconds; /* as the controller predicted them */
 	double prefill_seconds, draft_seconds, verify_seconds, sample_seconds;
 	int active, queued;           /* now */
 	int kv_pages_used, kv_pages_max;

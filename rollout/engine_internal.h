@@ -6,20 +6,25 @@
 #include "rollout/draft.h"
 #include "rollout/engine.h"
 #include "rollout/session.h"
+#include "rollout/speculation.h"
+#include "rollout/suffix.h"
 #include "rollout/workspace.h"
 
 struct engine {
 	struct engine_options options;
 	struct workspace workspace;
-	const struct drafter *drafter; /* NULL: exact mode */
+	bool drafts;               /* speculative mode */
+	struct speculation speculation;
+	struct suffix_memory *suffix; /* NULL: not asked for */
+	struct plan_session *plan; /* [max_active] */
 	struct kv_cache *cache;
 	struct prefix_table prefixes;
 	struct session_list queue, finished;
 	struct session **active;   /* [max_active], in order of admission */
 	int n_active;
 	struct session **decoding; /* [max_active], this round's */
-	int batch_max;             /* sessions verified in one call */
-	int draft_length;          /* 0 in exact mode */
+	int logits_max;            /* rows of logits in one call */
+	int draft_length_max;      /* 0 in exact mode */
 };
 
 /* Move sessions from the queue to the active ones while both limits allow. */
@@ -28,6 +33,13 @@ void engine_admit(struct engine *engine);
 /* Release KV so that active[index] can get some: idle prefixes first, then the newest session goes
  * back to the front of the queue.  False if that was active[index] itself. */
 bool engine_make_room(struct engine *engine, int index);
+
+/* engine_drafts.c: decide the drafts of the first n of `decoding` (and look up those that are to be
+ * found), and learn what came of them. */
+void engine_drafts_open(struct engine *e);
+void engine_drafts_close(struct engine *e);
+void engine_drafts_plan(struct engine *e, int n);
+void engine_drafts_learn(struct engine *e, int n);
 
 /* Take a session out of the active ones, keeping the order. */
 void engine_remove_active(struct engine *engine, int index);

@@ -10,9 +10,11 @@
 
 #include "policy/kv_cache.h"
 #include "rollout/prefix.h"
+#include "rollout/speculation.h"
+#include "rollout/suffix.h"
 #include "rollout/trajectory.h"
 
-enum { DRAFT_LENGTH_MAX = 32 };
+enum { DRAFT_LENGTH_MAX = SPECULATION_LENGTH_MAX };
 
 enum session_phase { PHASE_QUEUED, PHASE_PREFILL, PHASE_DECODE, PHASE_OVER };
 
@@ -26,9 +28,13 @@ struct session {
 	int32_t length_max;            /* tokens at which it ends with FINISH_LENGTH */
 	enum session_phase phase;
 	double phase_start;            /* seconds */
+	uint64_t prompt_key;           /* of the prompt's tokens; 0: not computed yet */
+	struct suffix_cursor cursor;   /* what the suffix memory knows of it */
+	struct session_acceptance acceptance[SPECULATION_DRAFTERS];
 
 	/* this round */
 	int32_t n_prefill;             /* positions computed from n_computed on */
+	int drafter;                   /* who proposes, as the controller counts them */
 	int32_t n_draft;               /* proposed tokens */
 	int32_t draft[DRAFT_LENGTH_MAX];
 	int32_t logits_row;            /* first row of logits in the call */

@@ -83,6 +83,14 @@ static void verify_share(const struct team *team, void *arg)
 		verify_session(w, w->samplers[team->thread], call->sessions[i], call->label);
 }
 
+static double attended(const struct workspace *w)
+{
+	double positions = 0;
+
+	for (int i = 0; i < w->n_rows; i++) positions += w->rows[i].position + 1;
+	return positions;
+}
+
 void verify_run(struct workspace *w, struct session *const *sessions, int n, struct verify_label label)
 {
 	struct verify_call call = {.workspace = w, .sessions = sessions, .n = n, .label = label};
@@ -96,6 +104,8 @@ void verify_run(struct workspace *w, struct session *const *sessions, int n, str
 	team_run(workspace_draw_threads(w, n_logits), verify_share, &call);
 	double drawn = workspace_now(w);
 
+	if (w->speculation && n_prefill == 0)
+		speculation_observe(w->speculation, -1, w->n_rows, attended(w), drawn - start);
 	double prefill_share = (computed - start) * n_prefill / w->n_rows;
 	w->stats.prefill_rows += (uint64_t)n_prefill;
 	w->stats.prefill_seconds += prefill_share;

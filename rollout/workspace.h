@@ -8,6 +8,7 @@
 #include "policy/forward.h"
 #include "rollout/engine.h"
 #include "rollout/sampling.h"
+#include "rollout/speculation.h"
 
 enum { STOPS_MAX = MODEL_EOS_MAX + 1 };
 
@@ -23,6 +24,7 @@ struct workspace {
 	int32_t stops[STOPS_MAX];    /* tokens that end a sample */
 	int n_stops;
 	struct engine_stats stats;
+	struct speculation *speculation; /* learns what calls cost; NULL: nobody asks */
 	double (*clock)(void);
 };
 

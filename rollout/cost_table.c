@@ -1,0 +1,94 @@
+/* cost_table.c - a piecewise linear function learned from noisy samples. */
+#include "rollout/cost_table.h"
+
+/* Old measurements fade: the machine is shared, and contexts grow. */
+static const double COST_MEMORY = 32;
+
+/* The machine is shared: the first few calls count by their fastest, later ones move the mean by at most
+ * this factor each. */
+static const double OUTLIER = 1.3, FIRST = 3;
+
+const int cost_knot_rows[COST_KNOTS] = {KNOT_LIST};
+
+/* The last knot at or below so many rows, or the first. */
+static int knot_below(int rows)
+{
+	int i = 0;
+
+	while (i + 1 < COST_KNOTS && cost_knot_rows[i + 1] <= rows) i++;
+	return i;
+}
+
+static int known_down(const struct cost_table *table, int i)
+{
+	while (i >= 0 && table->weight[i] == 0) i--;
+	return i;
+}
+
+static int known_up(const struct cost_table *table, int i)
+{
+	while (i < COST_KNOTS && table->weight[i] == 0) i++;
+	return i;
+}
+
+static double line(const struct cost_table *table, double rows)
+{
+	int at = knot_below((int)rows);
+	int low = known_down(table, at);
+	int high = known_up(table, low == at && cost_knot_rows[at] >= rows ? at : at + 1);
+
+	if (low == at && cost_knot_rows[at] >= rows) return table->seconds[at];
+	if (low < 0 && high >= COST_KNOTS) return 0;
+	if (low < 0) return table->seconds[high];
+	if (high >= COST_KNOTS) {
+		/* Beyond what is known: the slope of the last two knots, or proportional where the call is long. */
+		int before = known_down(table, low - 1);
+		double slope = before < 0 ? 0
+		                          : (table->seconds[low] - table->seconds[before]) /
+		                                    (cost_knot_rows[low] - cost_knot_rows[before]);
+		if (slope < 0) slope = 0;
+		return table->seconds[low] + slope * (rows - cost_knot_rows[low]);
+	}
+	/* Neighbouring knots: a line.  Knots apart: the least that a call between them can cost, as a larger call
+	 * costs at least as much, and less per row; a guess too low is tried and learned, one too high is not. */
+	if (high == low + 1) {
+		double share = (rows - cost_knot_rows[low]) / (double)(cost_knot_rows[high] - cost_knot_rows[low]);
+		return table->seconds[low] + share * (table->seconds[high] - table->seconds[low]);
+	}
+	double least = table->seconds[high] * rows / cost_knot_rows[high];
+	return least > table->seconds[low] ? least : table->seconds[low];
+}
+
+double cost_table_seconds(const struct cost_table *table, int rows, double positions)
+{
+	return rows > 0 ? line(table, rows) + table->per_position * positions : 0;
+}
+
+/* Rows between two knots teach both, the nearer more: each is asked to move along with the line. */
+void cost_table_observe(struct cost_table *table, int rows, double positions, double seconds)
+{
+	double measured = seconds - table->per_position * positions;
+	int low = knot_below(rows), high = low + 1 < COST_KNOTS ? low + 1 : low;
+	double share = high > low ? (double)(rows - cost_knot_rows[low]) / (cost_knot_rows[high] - cost_knot_rows[low]) : 0;
+
+	if (share > 1) share = 1; /* more rows than the last knot */
+	if (measured < seconds / 8) measured = seconds / 8;
+	double expected = line(table, rows);
+	double ratio = expected > 0 ? measured / expected : 1;
+
+	for (int side = 0; side < 2; side++) {
+		int i = side ? high : low;
+		double part = side ? share : 1 - share;
+		if (part <= 0) continue;
+		double was = table->weight[i] > 0 ? table->seconds[i] : line(table, cost_knot_rows[i]);
+		double now = was > 0 ? was * ratio : measured;
+		double weight = table->weight[i] + part < COST_MEMORY ? table->weight[i] + part : COST_MEMORY;
+		if (table->weight[i] < FIRST) {
+			table->seconds[i] = table->weight[i] > 0 && was < now ? was : now;
+		} else {
+			if (now > was * OUTLIER) now = was * OUTLIER;
+			table->seconds[i] = was + (now - was) * part / weight;
+		}
+		table->weight[i] = weight;
+	}
+}

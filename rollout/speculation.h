@@ -1,0 +1,95 @@
+/* speculation.h - how many tokens to draft, for which session, and with which drafter: what maximises
+ * expected tokens per second under what was measured so far.
+ *
+ * Owns the measurements: seconds of target and drafter calls (cost_table.h) and acceptance, by drafter,
+ * by place in the draft and by session.  It sees numbers only, so it can be tested against an invented
+ * machine.  Under coupled verification nothing it decides can change a token; it decides speed.
+ *
+ * Drafters 0 .. n_made-1 make drafts to order, in steps that all their sessions share; the others have
+ * found theirs already (suffix.h) and cost nothing but verification.  With L_i the length of session i,
+ * p_i(j) the probability that its drafts 1..j are all accepted and m_j sessions whose drafter makes at
+ * least j:
+ *
+ *     tokens  = n + sum_i sum_{j <= L_i} p_i(j)          (the target adds one to what it accepts)
+ *     seconds = sum_j D(m_j) + T(n + sum_i L_i)
+ *
+ * (Leviathan et al. 2023, for a batch).  The ratio is maximised by Dinkelbach's iteration: under a rate r
+ * a draft is worth its row if p_i(j) > r * (seconds its row adds).
+ */
+#ifndef ROLLOUT_SPECULATION_H
+#define ROLLOUT_SPECULATION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rollout/cost_table.h"
+
+enum { SPECULATION_DRAFTERS = 5, SPECULATION_LENGTH_MAX = 32 };
+
+/* Acceptance of one drafter in one session: counts that fade. */
+struct session_acceptance {
+	float accepted, rejected;
+};
+
+/* What the plan needs to know of a session, and says of it. */
+struct plan_session {
+	const struct session_acceptance *acceptance; /* [SPECULATION_DRAFTERS] */
+	int room;      /* drafts that can be of use at most */
+	int found;     /* drafter that has found a draft already, -1: none */
+	int n_found;   /* its length */
+	int positions; /* context */
+	int drafter;   /* out; -1: none */
+	int length;    /* out: drafts to use */
+};
+
+struct speculation_options {
+	int length_max;   /* longest draft, 1 .. SPECULATION_LENGTH_MAX */
+	int length_fixed; /* > 0: always so many (where there is room), found before made */
+	int n_made;       /* drafters that make to order: 0 .. n_made-1 */
+	int sessions_max;
+	double position_share; /* KV bytes of a position, as a share of the bytes of weights that a call reads */
+	double hysteresis; /* a change of drafter, or turning on, must promise so much more: 0.02 is two percent */
+};
+
+/* One drafter's measurements. */
+struct drafter_state {
+	struct cost_table cost; /* of one step, by rows */
+	double tried[SPECULATION_LENGTH_MAX], accepted[SPECULATION_LENGTH_MAX]; /* by place, fading */
+};
+
+struct speculation {
+	struct speculation_options options;
+	struct cost_table target;
+	struct drafter_state drafters[SPECULATION_DRAFTERS];
+	int made;             /* last choice among those that make to order, -1: none */
+	int rounds_since_probe, probe_next;
+
+	/* what the last plan promised */
+	double planned_tokens, planned_seconds;
+	double exact_seconds; /* of the same round without drafts, as predicted */
+
+	struct plan_scratch *scratch; /* [sessions_max] */
+};
+
+void speculation_open(struct speculation *speculation, const struct speculation_options *options);
+void speculation_close(struct speculation *speculation);
+
+/* A call took so long: of the target (drafter -1), or one step of a drafter.  positions: sum over its rows
+ * of what each attends to. */
+void speculation_observe(struct speculation *speculation, int drafter, int rows, double positions, double seconds);
+
+/* New weights: acceptance is learned anew, from a prior that remembers a little. */
+void speculation_forget_acceptance(struct speculation *speculation);
+
+/* Set drafter and length of each of n sessions.  Returns the drafter that makes to order, -1: none. */
+int speculation_plan(struct speculation *speculation, struct plan_session *sessions, int n);
+
+/* What came of a session's draft: of `drafted` places the first `accepted` held, and what lies beyond
+ * the first rejection was not tried. */
+void speculation_learn(struct speculation *speculation, int drafter, struct session_acceptance *acceptance,
+                       int drafted, int accepted);
+
+/* Mean acceptance of a draft of a drafter. */
+double speculation_acceptance(const struct speculation *speculation, int drafter);
+
+#endif
