@@ -14,7 +14,11 @@
 
 /* Values of the CHOICE options, in the order of their choices in options.def. */
 enum rollout_mode { ROLLOUT_EXACT, ROLLOUT_SPECULATIVE };
-enum draft_format { DRAFT_INT4 };
+enum draft_head_format { DRAFT_HEAD_SAME, DRAFT_HEAD_BF16, DRAFT_HEAD_FORMATS }; /* then those of `format` */
+enum drafter_kind { DRAFTER_KIND_QUANT, DRAFTER_KIND_SUFFIX, DRAFTER_KIND_COMBINED };
+enum draft_quantizer { DRAFT_RTN, DRAFT_SEARCH };
+enum draft_activations { DRAFT_INT8, DRAFT_FP32 };
+enum kv_format { KV_FORMAT_BF16, KV_FORMAT_F32 };
 enum reward_kind { REWARD_EXACT, REWARD_NUMERIC, REWARD_REGEX, REWARD_STEPS, REWARD_NONE };
 enum advantage_estimator { ADVANTAGE_MC_GRPO, ADVANTAGE_GRPO, ADVANTAGE_DR_GRPO, ADVANTAGE_RLOO };
 enum advantage_scale { SCALE_AUTO, SCALE_MAD, SCALE_STD, SCALE_NONE };

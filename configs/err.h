@@ -54,6 +54,6 @@ void *xmalloc(unsigned long size);
 void *xcalloc(unsigned long count, unsigned long size);
 void *xrealloc(void *old, unsigned long size);
 char *xstrdup(const char *text);
-void *xaligned(unsigned long size); /* 64-byte aligned; free with free() */
+void *xaligned(unsigned long size); /* 64-byte aligned, large blocks in huge pages; free with free() */
 
 #endif

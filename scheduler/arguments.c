@@ -67,7 +67,8 @@ static int read_value(const struct argument *a, const char *text, struct err *er
 		if (access(text, R_OK) != 0 && strcmp(text, "-") != 0)
 			return err_set_errno(err, ERR_USAGE, "%s: cannot read %s", a->name, text);
 		break;
-	case ARGUMENT_TEXT: break;
+	case ARGUMENT_TEXT:
+	case ARGUMENT_FLAG: break;
 	}
 	*(const char **)a->value = text;
 	return 0;
@@ -78,10 +79,14 @@ int arguments_parse(struct argument *table, int n, int argc, char **argv, struct
 	for (int i = 1; i < argc; i++) {
 		struct argument *a = argument_find(table, n, argv[i]);
 		if (!a) return err_set(err, ERR_USAGE, "unknown option '%s' (--help lists what there is)", argv[i]);
+		a->given = true;
+		if (a->type == ARGUMENT_FLAG) {
+			*(bool *)a->value = true;
+			continue;
+		}
 		if (i + 1 == argc) return err_set(err, ERR_USAGE, "%s needs a value after it", a->name);
 		int rc = read_value(a, argv[++i], err);
 		if (rc) return rc;
-		a->given = true;
 	}
 	for (int i = 0; i < n; i++)
 		if (table[i].required && !table[i].given)

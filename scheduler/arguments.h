@@ -1,4 +1,4 @@
-/* arguments.h - the options of a command as a table: --name value pairs, checked before any work. */
+/* arguments.h - the options of a command as a table: --name value pairs and flags, checked before any work. */
 #ifndef SCHEDULER_ARGUMENTS_H
 #define SCHEDULER_ARGUMENTS_H
 
@@ -14,6 +14,7 @@ enum argument_type {
 	ARGUMENT_INT,  /* int64_t */
 	ARGUMENT_REAL, /* double */
 	ARGUMENT_CHOICE, /* int: index into choices */
+	ARGUMENT_FLAG, /* bool: true if given; takes no value */
 };
 
 struct argument {

@@ -21,7 +21,7 @@ struct generate_options {
 	const char *model, *prompts, *out;
 	int64_t samples, seed, max_tokens, top_k, draft_length, threads, max_active, kv_memory_mb;
 	double temperature, top_p;
-	int mode;
+	int mode, drafter, draft_format, kv_format;
 };
 
 struct generation {
@@ -42,7 +42,7 @@ static void options_default(struct generate_options *o)
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	*o = (struct generate_options){
-		.samples = 1, .seed = 1, .max_tokens = 128, .draft_length = 4, .threads = cores > 0 ? cores : 1,
+		.samples = 1, .seed = 1, .max_tokens = 128, .drafter = DRAFTER_KIND_COMBINED, .kv_format = KV_FORMAT_F32, .threads = cores > 0 ? cores : 1,
 		.max_active = 32, .kv_memory_mb = 256, .temperature = 1.0, .top_p = 1.0, .mode = ROLLOUT_SPECULATIVE,
 	};
 }
@@ -57,12 +57,16 @@ static int options_read(struct generate_options *o, int argc, char **argv, struc
 		 .max = TRAJECTORY_SAMPLES_MAX},
 		{"--mode", ARGUMENT_CHOICE, &o->mode, "same samples, the second is faster",
 		 .choices = "exact|speculative"},
+		{"--drafter", ARGUMENT_CHOICE, &o->drafter, "who drafts", .choices = "quant|suffix|combined"},
+		{"--draft-format", ARGUMENT_CHOICE, &o->draft_format, "weights of the drafter",
+		 .choices = "int4|int4_g64|int4_g128|int4m|int4m_g64|int4m_g128|int5|int6|int8|mxfp4|nvfp4"},
+		{"--kv-format", ARGUMENT_CHOICE, &o->kv_format, "numbers in the KV cache", .choices = "bf16|f32"},
 		{"--seed", ARGUMENT_INT, &o->seed, "key of all sampling noise", .min = 0, .max = 9007199254740991},
 		{"--max-tokens", ARGUMENT_INT, &o->max_tokens, "longest response", .min = 1, .max = 1 << 20},
 		{"--temperature", ARGUMENT_REAL, &o->temperature, "0: greedy", .min = 0, .max = 100},
 		{"--top-p", ARGUMENT_REAL, &o->top_p, "nucleus mass; 1: off", .min = 1e-6, .max = 1},
 		{"--top-k", ARGUMENT_INT, &o->top_k, "keep the k likeliest; 0: off", .min = 0, .max = 1000000},
-		{"--draft-length", ARGUMENT_INT, &o->draft_length, "tokens drafted per round", .min = 1, .max = 32},
+		{"--draft-length", ARGUMENT_INT, &o->draft_length, "tokens drafted per round; 0: chosen every round", .min = 0, .max = 32},
 		{"--threads", ARGUMENT_INT, &o->threads, "threads", .min = 1, .max = 1024},
 		{"--max-active", ARGUMENT_INT, &o->max_active, "samples decoded together", .min = 1, .max = 65536},
 		{"--kv-memory-mb", ARGUMENT_INT, &o->kv_memory_mb, "budget of the KV cache", .min = 1,
@@ -156,7 +160,6 @@ static int load(struct generation *g, struct err *err)
 {
 	const struct generate_options *o = g->options;
 	struct model_config config;
-	struct weights weights;
 
 	int rc = model_config_read(&config, o->model, err);
 	if (!rc) rc = tokenizer_open(&g->tokenizer, o->model, err);
@@ -164,11 +167,12 @@ static int load(struct generation *g, struct err *err)
 	if (rc) return rc;
 	struct prompts_options options = {.max_context = config.max_context};
 	rc = prompts_load(&g->prompts, o->prompts, g->tokenizer, g->chat, &options, err);
-	if (!rc) rc = weights_load(&weights, o->model, err);
 	if (rc) return rc;
-	rc = policy_create(&g->policy, &weights, 0, o->mode == ROLLOUT_SPECULATIVE, (int)o->threads, err);
-	weights_free(&weights);
-	return rc;
+	struct draft_options draft = {
+		.format = (enum format)o->draft_format, .head_format = (enum format)o->draft_format,
+		.quantizer = QUANTIZE_SEARCH,
+	};
+	return policy_load(&g->policy, o->model, o->mode == ROLLOUT_SPECULATIVE ? &draft : NULL, (int)o->threads, err);
 }
 
 static int open_engine(struct generation *g, struct err *err)
@@ -176,15 +180,20 @@ static int open_engine(struct generation *g, struct err *err)
 	const struct generate_options *o = g->options;
 	int64_t longest = 0;
 	struct engine_options options = {
-		.mode = o->mode, .draft_length = (int)o->draft_length, .draft_max_active = (int)o->max_active,
+		.mode = o->mode, .drafter = o->drafter, .draft_length = (int)o->draft_length,
+		.draft_length_max = 16, .suffix_tokens = 1 << 20,
 		.max_active = (int)o->max_active, .prefill_chunk = 64, .n_threads = (int)o->threads,
-		.kv_bytes = (size_t)o->kv_memory_mb << 20, .stop_token = -1, .clock = clock_seconds,
+		.kv_type = (enum kv_type)o->kv_format, .kv_bytes = (size_t)o->kv_memory_mb << 20, .stop_token = -1, .clock = clock_seconds,
 	};
 
 	for (size_t i = 0; i < g->prompts.n; i++)
 		if (g->prompts.items[i].n_tokens > longest) longest = g->prompts.items[i].n_tokens;
 	longest += o->max_tokens;
-	if (longest > g->policy->config.max_context) longest = g->policy->config.max_context;
+	if (longest > g->policy->config.max_context) {
+		fprintf(stderr, "drumroll generate: the longest prompt and --max-tokens come to %lld tokens, but the model's "
+		        "context is %d: samples end there (finish_reason length)\n", (long long)longest, g->policy->config.max_context);
+		longest = g->policy->config.max_context;
+	}
 	if ((size_t)options.max_active > g->n_samples) options.max_active = (int)g->n_samples;
 	int rc = engine_open(&g->engine, g->policy, &options, (int)longest, err);
 	return rc ? err_context(err, "--kv-memory-mb") : 0;

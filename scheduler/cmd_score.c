@@ -21,6 +21,7 @@
 struct score_options {
 	const char *model, *in, *out;
 	int64_t top_k, threads;
+	int kv_format;
 	double temperature, top_p;
 	bool temperature_given, top_p_given, top_k_given;
 };
@@ -28,6 +29,7 @@ struct score_options {
 struct scoring {
 	const struct score_options *options;
 	struct policy *policy;
+	struct scorer *scorer;
 	struct tokenizer *tokenizer; /* opened when a line needs it */
 	struct chat *chat;
 	struct output_file out;
@@ -44,7 +46,7 @@ struct sequence {
 static int options_read(struct score_options *o, int argc, char **argv, struct err *err)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	enum { TEMPERATURE = 3, TOP_P, TOP_K, N = 7 };
+	enum { TEMPERATURE = 3, TOP_P, TOP_K, N = 8 };
 	struct argument table[N] = {
 		{"--model", ARGUMENT_FILE, &o->model, "Hugging Face model directory", true},
 		{"--in", ARGUMENT_FILE, &o->in,
@@ -54,10 +56,14 @@ static int options_read(struct score_options *o, int argc, char **argv, struct e
 		                 .max = 100},
 		[TOP_P] = {"--top-p", ARGUMENT_REAL, &o->top_p, "instead of the lines' own", .min = 1e-6, .max = 1},
 		[TOP_K] = {"--top-k", ARGUMENT_INT, &o->top_k, "instead of the lines' own", .max = 1000000},
+		{"--kv-format", ARGUMENT_CHOICE, &o->kv_format, "numbers in the KV cache, as where the tokens were drawn",
+		 .choices = "bf16|f32"},
 		{"--threads", ARGUMENT_INT, &o->threads, "threads", .min = 1, .max = 1024},
 	};
 
-	*o = (struct score_options){.temperature = 1.0, .top_p = 1.0, .threads = cores > 0 ? cores : 1};
+	*o = (struct score_options){
+		.kv_format = KV_FORMAT_F32, .temperature = 1.0, .top_p = 1.0, .threads = cores > 0 ? cores : 1,
+	};
 	if (arguments_want_help(argc, argv)) {
 		arguments_print_help(table, N, "score", "log-probabilities of given tokens, as JSON lines", stdout);
 		exit(EXIT_SUCCESS);
@@ -205,8 +211,7 @@ static int score_line(struct scoring *scoring, const char *text, size_t n_bytes,
 		             scoring->policy->config.max_context);
 	if (!rc) {
 		logprobs = xcalloc(s.n, sizeof *logprobs);
-		rc = score_tokens(scoring->policy, s.tokens, (int)s.n_given, (int)s.n, &s.sampling,
-		                  (int)scoring->options->threads, logprobs, err);
+		rc = score_tokens(scoring->scorer, s.tokens, (int)s.n_given, (int)s.n, &s.sampling, logprobs, err);
 	}
 	if (!rc) write_scores(scoring, &s, line, logprobs);
 	free(logprobs);
@@ -236,13 +241,10 @@ static int score_lines(struct scoring *scoring, FILE *in, struct err *err)
 static int score(struct scoring *scoring, struct err *err)
 {
 	const struct score_options *o = scoring->options;
-	struct weights weights;
 
-	int rc = weights_load(&weights, o->model, err);
+	int rc = policy_load(&scoring->policy, o->model, NULL, (int)o->threads, err);
 	if (rc) return rc;
-	rc = policy_create(&scoring->policy, &weights, 0, false, (int)o->threads, err);
-	weights_free(&weights);
-	if (rc) return rc;
+	scoring->scorer = scorer_open(scoring->policy, (enum kv_type)o->kv_format, (int)o->threads);
 	FILE *in = strcmp(o->in, "-") == 0 ? stdin : fopen(o->in, "r");
 	if (!in) return err_set_errno(err, ERR_IO, "cannot read %s", o->in);
 	rc = output_file_open(&scoring->out, o->out, err);
@@ -263,6 +265,7 @@ int score_command(int argc, char **argv)
 
 	int rc = options_read(&options, argc, argv, &err);
 	if (!rc) rc = score(&scoring, &err);
+	scorer_close(scoring.scorer);
 	policy_free(scoring.policy);
 	if (scoring.chat) chat_close(scoring.chat);
 	if (scoring.tokenizer) tokenizer_close(scoring.tokenizer);

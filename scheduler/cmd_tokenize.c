@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "policy/tokenizer.h"
-#include "policy/utf8.h"
 #include "scheduler/commands.h"
 
 static const char usage[] =
@@ -15,7 +14,7 @@ static const char usage[] =
 	"\n"
 	"Each line of standard input is a JSON string, and its token ids are printed as a JSON list;\n"
 	"--decode goes the other way.  --special adds what the model puts around a text (such as BOS).\n"
-	"Decoded bytes that are not UTF-8 are shown as U+FFFD, since JSON has no other way.\n";
+	"Decoded bytes that are not UTF-8 are shown as U+FFFD, as Hugging Face's tokenizers does.\n";
 
 struct options {
 	const char *model;
@@ -43,6 +42,23 @@ static int options_read(struct options *options, int argc, char **argv, struct e
 	return 0;
 }
 
+/* A JSON list; a million ids are common, and printf is slow. */
+static void ids_print(const int32_t *ids, size_t n)
+{
+	putchar('[');
+	for (size_t i = 0; i < n; i++) {
+		char digits[10];
+		int length = 0;
+		for (int32_t left = ids[i]; length == 0 || left > 0; left /= 10)
+			digits[length++] = (char)('0' + left % 10);
+		if (i > 0)
+			putc_unlocked(',', stdout);
+		while (length > 0)
+			putc_unlocked(digits[--length], stdout);
+	}
+	puts("]");
+}
+
 static int encode_line(const struct tokenizer *tokenizer, const json_t *line, bool special, struct err *err)
 {
 	int32_t *ids;
@@ -53,10 +69,7 @@ static int encode_line(const struct tokenizer *tokenizer, const json_t *line, bo
 	if (tokenizer_encode(tokenizer, json_string_value(line), json_string_length(line), special, &ids, &n,
 	                     err) != 0)
 		return err->code;
-	putchar('[');
-	for (size_t i = 0; i < n; i++)
-		printf(i > 0 ? ",%d" : "%d", ids[i]);
-	puts("]");
+	ids_print(ids, n);
 	free(ids);
 	return 0;
 }
@@ -85,13 +98,11 @@ static int decode_line(const struct tokenizer *tokenizer, const json_t *line, bo
 		return err_set(err, ERR_INVALID, "expected a JSON list of token ids");
 	int32_t *ids = xmalloc(n * sizeof *ids);
 	if (ids_read(line, ids, err) == 0 &&
-	    tokenizer_decode(tokenizer, ids, n, skip_special, &text, &n_text, err) == 0) {
-		char *shown = utf8_lossy(text, n_text, &n_text);
-		json_t *string = json_stringn(shown, n_text);
+	    tokenizer_decode_utf8(tokenizer, ids, n, skip_special, &text, &n_text, err) == 0) {
+		json_t *string = json_stringn(text, n_text);
 		json_dumpf(string, stdout, JSON_ENCODE_ANY);
 		putchar('\n');
 		json_decref(string);
-		free(shown);
 	}
 	bool failed = !text;
 	free(text);

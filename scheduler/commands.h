@@ -8,5 +8,7 @@ int generate_command(int argc, char **argv); /* cmd_generate.c */
 int score_command(int argc, char **argv);    /* cmd_score.c */
 int tokenize_command(int argc, char **argv); /* cmd_tokenize.c */
 int export_command(int argc, char **argv);   /* cmd_export.c */
+int inspect_command(int argc, char **argv);  /* cmd_inspect.c */
+int bench_command(int argc, char **argv);    /* cmd_bench.c */
 
 #endif

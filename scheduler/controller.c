@@ -236,7 +236,8 @@ static void begin_work(struct controller *c)
 		.run_name = config->run.name, .run_dir = c->run_dir, .model_path = config->model.path, .cpu = c->ranks[1].cpu,
 		.bridge = c->server ? server_address(c->server) : NULL, .model = c->in->model,
 		.parameters = (double)layout.n_elements, .workers = c->n_ranks - 1, .threads = (int)config->worker.threads,
-		.speculative = config->rollout.mode == ROLLOUT_SPECULATIVE, .draft_length = config->speculation.draft_length });
+		.speculative = config->rollout.mode == ROLLOUT_SPECULATIVE, .draft_length = config->speculation.draft_length,
+		.drafter = config->speculation.drafter, .draft_format = config->speculation.format });
 	weights_free(&layout);
 	if (eval_is_due(c)) begin_eval(c);
 	else go_on(c);

@@ -16,10 +16,12 @@ static const struct command {
 } commands[] = {
 	{ "run", "CONFIG [--set section.key=value]", "a rollout cluster: mpirun -n 3 drumroll run CONFIG", run_command },
 	{ "trainer", "CONFIG [--connect ADDRESS]", "the reference trainer, connected to a run's socket", trainer_command },
+	{ "inspect", "DIR [--json]", "a model directory: shapes, memory, and what would be refused", inspect_command, true },
 	{ "generate", "--model DIR --prompts FILE ...", "samples from prompts, one process", generate_command, true },
 	{ "score", "--model DIR --in FILE ...", "log-probabilities of given tokens", score_command, true },
 	{ "tokenize", "--model DIR [--decode]", "text to token ids and back, JSON lines", tokenize_command, true },
 	{ "export", "RUN_DIR [--stable]", "a run's trajectories as JSON lines", export_command },
+	{ "bench", "kernels|decode|formats|grow ...", "measurements beside the machine's limits", bench_command, true },
 	{ "pretrain", "CONFIG --out DIR", "make the quickstart model from nothing", pretrain_command },
 	{ "config", "CONFIG | --default", "the effective config, or every option explained", config_command, true },
 };

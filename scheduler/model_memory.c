@@ -1,40 +1,36 @@
-/* model_memory.c - an estimate from shapes alone. */
+/* model_memory.c - versions, what is on its way, and the KV cache, from shapes alone. */
 #include "scheduler/model_memory.h"
 
 #include <unistd.h>
 
-#include "policy/weights.h"
+#include "policy/policy.h"
 
 static const double MIB = 1024.0 * 1024.0;
 
-double model_memory_bytes(const struct model_config *model, bool with_draft)
+/* The flat buffer in which a version arrives. */
+static double intake_bytes(const struct model_config *model)
 {
 	struct weights layout;
 	weights_layout(&layout, model);
-	double elements = (double)layout.n_elements;
+	double bytes = 2.0 * (double)layout.n_elements;
 	weights_free(&layout);
-	/* BF16 embedding and, where tied, its packed copy as the head; INT4 with scales is about 5 bits. */
-	double head = model->tied ? (double)model->vocab_size * model->dim : 0;
-	return (elements + head) * (with_draft ? 2.0 + 5.0 / 8.0 : 2.0);
+	return bytes;
 }
 
 int model_memory_check(const struct model_config *model, const struct config *config, struct err *err)
 {
-	bool with_draft = config->rollout.mode == ROLLOUT_SPECULATIVE;
-	/* The checkpoint stays in memory until it is packed, and a new version is packed beside the old. */
-	struct weights layout;
-	weights_layout(&layout, model);
-	double raw = 2.0 * (double)layout.n_elements;
-	weights_free(&layout);
-	double versions = config->trainer.kind == TRAINER_NONE ? 1 : 2;
-	double need = versions * model_memory_bytes(model, with_draft) + raw;
+	struct draft_options draft = draft_options_of(&config->speculation);
+	double version = policy_bytes(model, config->rollout.mode == ROLLOUT_SPECULATIVE ? &draft : NULL);
+	/* A new version arrives whole and is packed beside the old one; the first is packed from its files. */
+	bool updates = config->trainer.kind != TRAINER_NONE;
+	double need = updates ? 2 * version + intake_bytes(model) : version;
 	double kv = (double)config->worker.kv_memory_mb * MIB;
 	double have = config->worker.memory_mb ? (double)config->worker.memory_mb * MIB
 	                                       : (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
 	if (need + kv <= have) return 0;
 	return err_set(err, ERR_MEMORY,
-	               "the model needs %.0f MiB per rank (%.0f version(s), drafter and intake) and worker.kv_memory_mb is %.0f, "
-	               "but %s is %.0f MiB: raise the budget, lower worker.kv_memory_mb, or take a smaller model",
-	               need / MIB, versions, kv / MIB, config->worker.memory_mb ? "worker.memory_mb" : "this machine's memory",
-	               have / MIB);
+	               "the model needs %.0f MiB per rank (%s) and worker.kv_memory_mb is %.0f, but %s is %.0f MiB: raise the "
+	               "budget, lower worker.kv_memory_mb, or take a smaller model",
+	               need / MIB, updates ? "two versions with their drafters, and one on its way" : "one version with its drafter",
+	               kv / MIB, config->worker.memory_mb ? "worker.memory_mb" : "this machine's memory", have / MIB);
 }

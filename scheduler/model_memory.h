@@ -5,9 +5,6 @@
 #include "configs/config.h"
 #include "policy/model_config.h"
 
-/* Bytes for target, drafter, embedding and rotary tables of one version. */
-double model_memory_bytes(const struct model_config *model, bool with_draft);
-
 /* 0, or ERR_MEMORY with what is needed, what there is and what to change. */
 int model_memory_check(const struct model_config *model, const struct config *config, struct err *err);
 

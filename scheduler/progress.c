@@ -5,6 +5,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "configs/config.h"
+#include "quant/format.h"
+
 enum { HEADER_EVERY = 20 };
 
 static const char *count_text(char text[16], double n)
@@ -24,6 +27,17 @@ static const char *time_text(char text[16], double seconds)
 	return text;
 }
 
+static void print_drafter(const struct progress_banner *b)
+{
+	const char *format = format_info((enum format)b->draft_format)->name;
+
+	if (b->drafter == DRAFTER_KIND_SUFFIX) printf("  drafter  repeated text");
+	else printf("  drafter  %s copy of the same weights%s", format, b->drafter == DRAFTER_KIND_QUANT ? "" : " or repeated text");
+	if (b->draft_length > 0) printf(", %lld tokens a round", (long long)b->draft_length);
+	else printf(", as many tokens as pay");
+	printf("; verified by the BF16 target\n");
+}
+
 void progress_banner(const struct progress_banner *b)
 {
 	char parameters[16];
@@ -33,8 +47,7 @@ void progress_banner(const struct progress_banner *b)
 	       count_text(parameters, b->parameters), b->model->n_layers, b->model->dim, b->model->vocab_size,
 	       b->speculative ? "" : " (no drafter)");
 	if (b->speculative)
-		printf("  drafter  INT4 copy of the same weights, %lld tokens a round, verified by the BF16 target\n",
-		       (long long)b->draft_length);
+		print_drafter(b);
 	if (b->bridge) printf("  trainer  at %s\n", b->bridge);
 	printf("  results  %s\n", b->run_dir);
 	printf("  reward and pass: samples of complete groups; accept: drafted tokens that the target drew too; length:\n"

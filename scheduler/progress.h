@@ -10,7 +10,8 @@ struct progress_banner {
 	double parameters;
 	int workers, threads;
 	bool speculative;
-	int64_t draft_length;
+	int64_t draft_length; /* 0: chosen every round */
+	int drafter, draft_format;
 };
 
 void progress_banner(const struct progress_banner *b);

@@ -103,29 +103,41 @@ static int send_finished(struct worker *w, struct err *err)
 	return rc;
 }
 
+/* One version, with a drafter where the mode wants one. */
+static int worker_pack(const struct worker *w, struct policy **policy, const struct weights *weights,
+                       int64_t version, struct err *err)
+{
+	struct draft_options draft = draft_options_of(&w->config->speculation);
+	bool speculative = w->config->rollout.mode == ROLLOUT_SPECULATIVE;
+
+	return policy_create(policy, weights, version, speculative ? &draft : NULL, (int)w->config->worker.threads, err);
+}
+
 static int on_start(struct worker *w, const struct message_node *root, struct err *err)
 {
 	const struct config *c = w->config;
-	bool speculative = c->rollout.mode == ROLLOUT_SPECULATIVE;
 	struct weights weights;
 	int64_t context;
 
 	int rc = message_get_int(root, "context", 1, INT32_MAX, &context, err);
 	if (!rc) rc = tokenizer_open(&w->tokenizer, c->model.path, err);
 	if (!rc) rc = reward_open(&w->reward, &c->reward, err);
-	if (!rc) rc = weights_load(&weights, c->model.path, err);
+	if (!rc) rc = weights_open(&weights, c->model.path, err);
 	if (rc) return rc;
-	rc = policy_create(&w->policy, &weights, 0, speculative, (int)c->worker.threads, err);
+	rc = worker_pack(w, &w->policy, &weights, 0, err);
 	weights_free(&weights);
 	if (rc) return rc;
 
 	struct engine_options options = {
 		.mode = c->rollout.mode,
+		.drafter = c->speculation.drafter,
 		.draft_length = (int)c->speculation.draft_length,
-		.draft_max_active = (int)c->speculation.max_active,
+		.draft_length_max = (int)c->speculation.draft_length_max,
+		.suffix_tokens = c->speculation.suffix_tokens,
 		.max_active = (int)c->worker.max_active,
 		.prefill_chunk = (int)c->worker.prefill_chunk,
 		.n_threads = (int)c->worker.threads,
+		.kv_type = (enum kv_type)c->worker.kv_format,
 		.kv_bytes = (size_t)c->worker.kv_memory_mb << 20,
 		.rank = transport_rank(w->transport),
 		.stop_token = -1,
@@ -204,8 +216,7 @@ static int adopt(struct worker *w, int64_t version, uint64_t xxh3, struct err *e
 	if (got != xxh3)
 		return err_set(err, ERR_INVALID, "weights of version %lld arrived damaged: expected XXH3 %016llx, found %016llx",
 		               (long long)version, (unsigned long long)xxh3, (unsigned long long)got);
-	int rc = policy_create(&policy, &w->incoming, version, w->config->rollout.mode == ROLLOUT_SPECULATIVE,
-	                       (int)w->config->worker.threads, err);
+	int rc = worker_pack(w, &policy, &w->incoming, version, err);
 	weights_free(&w->incoming);
 	w->incoming.data = NULL;
 	if (rc) return rc;

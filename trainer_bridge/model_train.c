@@ -57,7 +57,7 @@ struct model_train {
 	float *logits;                 /* [R][C] */
 	int *row_token;                /* [R] index into the T tokens */
 	float *scratch;                /* attention */
-	float *frequency;              /* [head_dim / 2] rotation per position */
+	float *frequency, rope_scale;  /* [head_dim / 2] rotation per position; of cos and sin */
 	float *cos, *sin;              /* [length_capacity][head_dim / 2] */
 
 	const struct train_sequence *sequences; /* of the last forward */
@@ -66,12 +66,12 @@ struct model_train {
 
 int model_train_check(const struct model_config *config, struct err *err)
 {
-	if (config->qkv_bias || config->qk_norm)
+	if (config->qkv_bias || config->mlp_bias || config->qk_norm)
 		return err_set(
 			err, ERR_UNSUPPORTED,
 			"the reference trainer knows the Llama layout; model type `%s` has %s; use trainer.kind: "
 			"external with a trainer that knows it",
-			config->model_type, config->qkv_bias ? "biases in attention" : "normed queries and keys");
+			config->model_type, config->qk_norm ? "normed queries and keys" : "biases");
 	return 0;
 }
 
@@ -124,7 +124,7 @@ struct model_train *model_train_open(const struct weights *layout, bool round_kv
 	m->final_norm = tensor_offset(layout, "model.norm.weight");
 	m->head = c->tied ? m->embedding : tensor_offset(layout, "lm_head.weight");
 	m->frequency = xmalloc((size_t)(c->head_dim / 2) * sizeof *m->frequency);
-	rope_frequencies(m->frequency, c);
+	m->rope_scale = rope_frequencies(m->frequency, c);
 	m->kernels = kernels_best();
 	m->ones = xaligned((size_t)c->ffn_dim * sizeof *m->ones);
 	for (int i = 0; i < c->ffn_dim; i++) m->ones[i] = 1.0f;
@@ -206,7 +206,7 @@ static void reserve_length(struct model_train *m, int n)
 	m->cos = xrealloc(m->cos, (size_t)n * (size_t)half * sizeof(float));
 	m->sin = xrealloc(m->sin, (size_t)n * (size_t)half * sizeof(float));
 	for (int p = 0; p < n; p++)
-		rope_angles(m->cos + p * half, m->sin + p * half, m->frequency, half, p);
+		rope_angles(m->cos + p * half, m->sin + p * half, m->frequency, m->rope_scale, half, p);
 	m->length_capacity = n;
 }
 

@@ -68,9 +68,12 @@ int pass_rate_measure(struct pass_rate *rate, const struct weights *weights,
 {
 	struct prompts_options options = { config->data.prompt_key, config->data.answer_key,
 		                               config->data.template, 0, weights->config.max_context };
-	struct engine_options engine_options = { ROLLOUT_EXACT, 1, 0, (int)config->worker.max_active,
-		                                     (int)config->worker.prefill_chunk, n_threads,
-		                                     (size_t)config->worker.kv_memory_mb << 20, 0, -1, clock_now };
+	struct engine_options engine_options = {
+		.mode = ROLLOUT_EXACT, .max_active = (int)config->worker.max_active,
+		.prefill_chunk = (int)config->worker.prefill_chunk, .n_threads = n_threads,
+		.kv_type = (enum kv_type)config->worker.kv_format, .kv_bytes = (size_t)config->worker.kv_memory_mb << 20,
+		.stop_token = -1, .clock = clock_now,
+	};
 	struct prompts prompts = { 0 };
 	struct reward *reward = NULL;
 	struct policy *policy = NULL;
@@ -78,7 +81,7 @@ int pass_rate_measure(struct pass_rate *rate, const struct weights *weights,
 	*rate = (struct pass_rate){ 0 };
 	int code = prompts_load(&prompts, path, tokenizer, NULL, &options, err);
 	if (!code) code = reward_open(&reward, &config->reward, err);
-	if (!code) code = policy_create(&policy, weights, 0, false, n_threads, err);
+	if (!code) code = policy_create(&policy, weights, 0, NULL, n_threads, err);
 	if (!code) code = engine_open(&engine, policy, &engine_options, weights->config.max_context, err);
 	if (!code) code = run(rate, engine, &prompts, reward, tokenizer, config, err);
 	engine_close(engine);
