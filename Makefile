@@ -31,9 +31,12 @@ LIBS    := $(foreach f,$(FOLDERS),$(BUILD)/lib$(f).a)
 UNIT    := $(foreach f,$(FOLDERS),$(wildcard tests/$(f)/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$(BUILD)/%)
 SUPPORT := $(BUILD)/libsupport.a
+FUZZ    := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZED  := $(wildcard policy/tokenizer*.c) policy/utf8.c policy/file.c policy/safetensors.c configs/err.c
+FUZZ_SECONDS ?= 600
 BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: help run test test-all bench build unit deps clean quickstart-model
+.PHONY: help run test test-all bench fuzz build unit deps clean quickstart-model
 .DEFAULT_GOAL := help
 
 ## help: this list
@@ -58,13 +61,23 @@ test-all: test
 ## bench: measurements (never fail a build); tests/bench/README.md says what they mean
 bench: deps
 	$(Q)$(MAKE) --no-print-directory build $(BENCH_BIN)
-	$(Q)for b in $(BENCH_BIN); do echo "== $$b"; $$b || exit 1; done
+	$(Q)for b in "$(BUILD)/drumroll bench kernels" $(BENCH_BIN); do echo "== $$b"; $$b || echo "$$b: exit status $$?"; done
+
+## fuzz: fuzz the parsers of model files with clang's libFuzzer, FUZZ_SECONDS (600) each; findings go to build/fuzz
+fuzz: deps
+	$(Q)for f in $(FUZZ); do \
+	  t=$$(basename $$f .c); mkdir -p build/fuzz/$$t.found; \
+	  clang $(filter-out -fopenmp,$(BASE)) $(PKG_CFLAGS) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	    $$f $(FUZZED) $(PKG_LIBS) -o build/fuzz/$$t && \
+	  build/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -dict=tests/fuzz/$${t#fuzz_}.dict -timeout=60 \
+	    -artifact_prefix=build/fuzz/ build/fuzz/$$t.found tests/fuzz/$${t#fuzz_} || exit 1; \
+	done
 
 ## build: the program at build/drumroll (VARIANT=release|asan|tsan puts others below build/VARIANT)
 build: $(BUILD)/drumroll
 	$(Q)if [ $(BUILD) = build/release ]; then ln -sf release/drumroll build/drumroll; fi
 
-unit: $(UNIT_BIN) build
+unit: $(UNIT_BIN) $(FUZZ:%.c=$(BUILD)/%) build
 
 ## quickstart-model: generate the data and train configs/quickstart anew (what is committed there)
 quickstart-model: deps
@@ -93,12 +106,13 @@ clean:
 	$(Q)rm -rf build
 
 # Below: only evaluated where something is compiled.
-ifneq ($(filter build unit $(BUILD)/%,$(MAKECMDGOALS)),)
+ifneq ($(filter build unit fuzz $(BUILD)/%,$(MAKECMDGOALS)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES))
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES))
 endif
 
-FLAGS_KERNEL = $(if $(filter %_avx2.o,$@),-march=x86-64-v3) $(if $(filter %_avx512.o,$@),-march=x86-64-v4 -mprefer-vector-width=512)
+FLAGS_KERNEL = $(if $(filter %_avx2.o,$@),-march=x86-64-v3) $(if $(filter %_avx512.o %_avx512vnni.o,$@),-march=x86-64-v4 -mprefer-vector-width=512) \
+               $(if $(filter %_avx512vnni.o,$@),-mavx512vnni)
 
 $(BUILD)/%.o: %.c Makefile
 	$(Q)mkdir -p $(@D)
@@ -130,5 +144,9 @@ $(BUILD)/$(1:.c=): $(BUILD)/$(1:.c=.o) $(SUPPORT) $(call upto,$(2))
 endef
 $(foreach f,$(FOLDERS),$(foreach t,$(wildcard tests/$(f)/test_*.c),$(eval $(call UNIT_TEST,$(t),$(f)))))
 $(foreach t,$(wildcard tests/bench/bench_*.c),$(eval $(call UNIT_TEST,$(t),scheduler)))
+
+# A fuzz target with a main that replays its corpus.
+$(FUZZ:%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/replay.o $(call upto,policy)
+	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(PKG_LIBS) -lm -o $@
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

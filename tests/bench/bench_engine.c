@@ -39,7 +39,7 @@ static struct policy *open_policy(const char *dir, int n_threads)
 		random_model(&weights, &config, 1);
 	}
 	weights.config.n_eos = 0; /* all samples run to the same length */
-	if (policy_create(&policy, &weights, 0, true, n_threads, &err)) {
+	if (policy_create(&policy, &weights, 0, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, n_threads, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		exit(EXIT_FAILURE);
 	}
@@ -63,8 +63,9 @@ static void measure(const struct policy *policy, int mode, int n_active, int n_t
 {
 	struct engine_options options = {
 		.mode = mode,
-		.draft_length = 4,
-		.draft_max_active = 1 << 20,
+		.drafter = DRAFTER_KIND_COMBINED,
+		.draft_length_max = 16,
+		.suffix_tokens = 1 << 20,
 		.max_active = n_active,
 		.prefill_chunk = 64,
 		.n_threads = n_threads,

@@ -137,7 +137,7 @@ static void test_choices_have_the_order_of_their_enums(void **state)
 	static const struct { const char *set; size_t offset; int value; } cases[] = {
 		{ "rollout.mode=speculative", offsetof(struct config, rollout.mode), ROLLOUT_SPECULATIVE },
 		{ "rollout.mode=exact", offsetof(struct config, rollout.mode), ROLLOUT_EXACT },
-		{ "speculation.format=int4", offsetof(struct config, speculation.format), DRAFT_INT4 },
+		{ "speculation.head_format=int4", offsetof(struct config, speculation.head_format), DRAFT_HEAD_FORMATS },
 		{ "reward.kind=exact", offsetof(struct config, reward.kind), REWARD_EXACT },
 		{ "reward.kind=numeric", offsetof(struct config, reward.kind), REWARD_NUMERIC },
 		{ "reward.kind=regex", offsetof(struct config, reward.kind), REWARD_REGEX },

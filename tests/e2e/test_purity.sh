@@ -11,7 +11,7 @@ run() {
 	timeout 240 mpirun -n "$ranks" "$DRUMROLL" run configs/quickstart/run.yaml \
 		--set run.dir="$TEST_TMP/$name" --set run.steps=2 --set trainer.kind=none --set data.eval_prompts= \
 		--set rollout.group_size=4 --set scheduler.groups_per_step=4 --set scheduler.over_sampling=1 \
-		--set advantage.drop_degenerate=false --set worker.max_active=8 --set speculation.max_active=8 "$@" >"$TEST_TMP/$name.log" 2>&1 || {
+		--set advantage.drop_degenerate=false --set worker.max_active=8 "$@" >"$TEST_TMP/$name.log" 2>&1 || {
 		tail -n 5 "$TEST_TMP/$name.log"; return 1; }
 	"$DRUMROLL" export "$TEST_TMP/$name" --stable --out "$TEST_TMP/$name.jsonl"
 }
@@ -31,6 +31,9 @@ run two 3 --set rollout.mode=speculative --set speculation.draft_length=2; same 
 run three 4 --set rollout.mode=exact; same three "three workers"
 run threads 2 --set worker.threads=2 --set rollout.mode=speculative; same threads "two threads"
 run small 3 --set worker.max_active=1 --set worker.prefill_chunk=3; same small "one session at a time, prompts in pieces"
+run int8 2 --set speculation.format=int8 --set speculation.drafter=quant --set speculation.draft_length=3
+same int8 "an INT8 drafter"
+run suffix 2 --set speculation.drafter=suffix; same suffix "drafts from repeated text"
 DRUMROLL_CPU=scalar run scalar 3; same scalar "scalar kernels"
 
 # Other seeds are other samples: the comparison above can fail.

@@ -1,5 +1,5 @@
-/* test_chat.c - chat templates: what each known one renders (goldens by a Jinja implementation), and what
- * is refused. */
+/* test_chat.c - chat templates: what each one renders (goldens by jinja2), where they are found, with which
+ * variables, and what is refused. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +12,8 @@
 
 #include "policy/chat.h"
 #include "tests/support/tokens_fixture.h"
+
+static const char one[] = "[{\"role\":\"user\",\"content\":\"x\"}]";
 
 /* A chat from a tokenizer_config.json with these fields; config is given up. */
 static struct chat *chat_of(json_t *config)
@@ -31,21 +33,59 @@ static struct chat *chat_of(json_t *config)
 	return chat;
 }
 
+static struct chat *chat_from(const char *template)
+{
+	return chat_of(json_pack("{s:s}", "chat_template", template));
+}
+
+static void expect_rendered(const struct chat *chat, const char *messages, const char *expected)
+{
+	struct err err = {0};
+	char *text;
+
+	if (chat_render(chat, messages, &text, &err) != 0)
+		fail_msg("%s", err.text);
+	assert_string_equal(text, expected);
+	free(text);
+}
+
+static void expect_refused(const struct chat *chat, const char *messages, int code, const char *says)
+{
+	struct err err = {0};
+	char *text;
+
+	assert_int_equal(chat_render(chat, messages, &text, &err), code);
+	assert_null(text);
+	if (!strstr(err.text, says))
+		fail_msg("\"%s\" does not say \"%s\"", err.text, says);
+}
+
+/* The chat renders one message to this and is closed. */
+static void expect_one(struct chat *chat, const char *expected)
+{
+	expect_rendered(chat, one, expected);
+	chat_close(chat);
+}
+
+/* ---- goldens ---- */
+
+/* Text of each case; where it is null the template refuses the conversation. */
 static void expect_cases(const struct chat *chat, const json_t *cases)
 {
 	const json_t *item;
-	size_t i;
+	size_t i, rendered = 0;
 
 	json_array_foreach(cases, i, item) {
-		char *messages = json_dumps(json_object_get(item, "messages"), 0), *text;
-		struct err err = {0};
-		if (chat_render(chat, messages, &text, &err) != 0)
-			fail_msg("%s", err.text);
-		assert_string_equal(text, json_string_value(json_object_get(item, "text")));
-		free(text);
+		char *messages = json_dumps(json_object_get(item, "messages"), 0);
+		const char *text = json_string_value(json_object_get(item, "text"));
+		if (text)
+			expect_rendered(chat, messages, text);
+		else
+			expect_refused(chat, messages, ERR_INVALID, "use `prompt`");
+		rendered += text != NULL;
 		free(messages);
 	}
-	assert_true(i >= 6);
+	assert_true(rendered >= 9);
 }
 
 /* The template of this name in the goldens. */
@@ -77,72 +117,33 @@ static void test_golden(void **state)
 	json_decref(goldens);
 }
 
-#define TURNS \
-	"{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}" \
-	"{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-#define CHATML "{% for message in messages %}" TURNS
-#define CHATML_SYSTEM(text) \
-	"{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}" \
-	"{{ '<|im_start|>system\n" text "<|im_end|>\n' }}{% endif %}" TURNS
+/* ---- where the template is ---- */
 
-static void expect_rendered(const struct chat *chat, const char *messages, const char *expected)
+static struct chat *chat_in(const char *folder)
 {
+	struct chat *chat;
 	struct err err = {0};
-	char *text;
 
-	if (chat_render(chat, messages, &text, &err) != 0)
+	if (chat_open(&chat, folder, &err) != 0)
 		fail_msg("%s", err.text);
-	assert_string_equal(text, expected);
-	free(text);
+	return chat;
 }
 
-static void expect_refused(const struct chat *chat, const char *messages, int code, const char *says)
-{
-	struct err err = {0};
-	char *text;
-
-	assert_int_equal(chat_render(chat, messages, &text, &err), code);
-	assert_null(text);
-	if (!strstr(err.text, says))
-		fail_msg("\"%s\" does not say \"%s\"", err.text, says);
-}
-
-/* The default system message is read from the template, its escapes undone. */
-static void test_default_system(void **state)
-{
-	struct chat *chat =
-		chat_of(json_pack("{s:s}", "chat_template", CHATML_SYSTEM("In \\\\boxed{},\\nplease; it\\'s due")));
-
-	(void)state;
-	expect_rendered(
-		chat, "[{\"role\":\"user\",\"content\":\"x\"}]",
-		"<|im_start|>system\nIn \\boxed{},\nplease; it's due<|im_end|>\n<|im_start|>user\nx<|im_end|>\n"
-		"<|im_start|>assistant\n");
-	chat_close(chat);
-}
-
-/* Named templates: the one called default; chat_template.jinja comes before the config. */
+/* chat_template.jinja before tokenizer_config.json before chat_template.json. */
 static void test_places(void **state)
 {
-	static const char one[] = "[{\"role\":\"user\",\"content\":\"x\"}]";
-	static const char plain[] = "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n";
-	struct chat *chat = chat_of(json_pack("{s:[{s:s,s:s},{s:s,s:s}]}", "chat_template", "name", "tool_use",
-	                                      "template", "{{ x }}", "name", "default", "template", CHATML));
 	char folder[TOKENS_PATH_MAX];
+	struct chat *chat;
 	struct err err = {0};
 
 	(void)state;
-	expect_rendered(chat, one, plain);
-	chat_close(chat);
 	tokens_folder_make(folder);
-	tokens_folder_write(folder, "chat_template.jinja", CHATML "\n");
-	assert_int_equal(chat_open(&chat, folder, &err), 0);
-	expect_rendered(chat, one, plain);
-	chat_close(chat);
-	tokens_folder_write(folder, "tokenizer_config.json", "{\"chat_template\": \"{{ x }}\"}");
-	assert_int_equal(chat_open(&chat, folder, &err), 0);
-	expect_rendered(chat, one, plain);
-	chat_close(chat);
+	tokens_folder_write(folder, "chat_template.json", "{\"chat_template\": \"json\"}");
+	expect_one(chat_in(folder), "json");
+	tokens_folder_write(folder, "tokenizer_config.json", "{\"chat_template\": \"config\"}");
+	expect_one(chat_in(folder), "config");
+	tokens_folder_write(folder, "chat_template.jinja", "jinja {{ messages[0].content }}\r\nend\n");
+	expect_one(chat_in(folder), "jinja x\nend");
 	tokens_folder_write(folder, "tokenizer_config.json", "{\"chat_template\": ");
 	assert_int_equal(chat_open(&chat, folder, &err), ERR_INVALID);
 	assert_null(chat);
@@ -150,51 +151,129 @@ static void test_places(void **state)
 	tokens_folder_remove(folder);
 }
 
-static void test_refused(void **state)
+/* Of several templates the one called default. */
+static void test_named(void **state)
 {
-	static const char one[] = "[{\"role\":\"user\",\"content\":\"x\"}]";
-	struct chat *chat = chat_of(json_pack("{s:s}", "chat_template", CHATML " "));
+	(void)state;
+	expect_one(chat_of(json_pack("{s:[{s:s,s:s},{s:s,s:s}]}", "chat_template", "name", "tool_use", "template",
+	                             "tools", "name", "default", "template", "plain")),
+	           "plain");
+	expect_one(chat_of(json_pack("{s:{s:s,s:s}}", "chat_template", "rag", "documents", "default", "plain")), "plain");
+	struct chat *chat = chat_of(json_pack("{s:[{s:s,s:s}]}", "chat_template", "name", "tool_use", "template", "x"));
+	expect_refused(chat, one, ERR_UNSUPPORTED, "no template called \"default\"");
+	chat_close(chat);
+}
+
+/* ---- variables ---- */
+
+static const char tokens[] = "{{ bos_token }}|{{ eos_token }}|{{ unk_token is defined }}|{{ pad_token }}|"
+                             "{{ image_token }}|{{ additional_special_tokens }}";
+
+static void test_special_tokens(void **state)
+{
+	(void)state;
+	expect_one(chat_of(json_pack("{s:s,s:s,s:{s:s,s:b},s:n,s:{s:s},s:[s]}", "chat_template", tokens, "bos_token",
+	                             "<s>", "eos_token", "content", "</s>", "lstrip", 0, "unk_token",
+	                             "extra_special_tokens", "image_token", "<image>", "additional_special_tokens",
+	                             "<a>")),
+	           "<s>|</s>|False||<image>|['<a>']");
+	expect_one(chat_from(tokens), "||False|||");
+}
+
+/* special_tokens_map.json counts where the config is of the time before added_tokens_decoder. */
+static void test_special_tokens_map(void **state)
+{
+	char folder[TOKENS_PATH_MAX], config[1024];
 
 	(void)state;
-	expect_refused(chat, one, ERR_UNSUPPORTED, "is none of the known ones");
-	expect_refused(chat, one, ERR_UNSUPPORTED, "use `prompt`");
-	chat_close(chat);
-	chat = chat_of(json_object());
-	expect_refused(chat, one, ERR_UNSUPPORTED, "has no chat template");
-	chat_close(chat);
+	tokens_folder_make(folder);
+	tokens_folder_write(folder, "special_tokens_map.json",
+	                    "{\"bos_token\": \"map\", \"pad_token\": {\"content\": \"pad\"}}");
+	snprintf(config, sizeof config, "{\"chat_template\": \"%s\", \"bos_token\": \"config\"}", tokens);
+	tokens_folder_write(folder, "tokenizer_config.json", config);
+	expect_one(chat_in(folder), "config||False|pad||");
+	snprintf(config, sizeof config, "{\"chat_template\": \"%s\", \"added_tokens_decoder\": {}}", tokens);
+	tokens_folder_write(folder, "tokenizer_config.json", config);
+	expect_one(chat_in(folder), "||False|||");
+	tokens_folder_remove(folder);
+}
 
-	chat = chat_of(json_pack("{s:s}", "chat_template", CHATML));
+static void test_variables(void **state)
+{
+	(void)state;
+	expect_one(chat_from("{{ tools }}{{ documents }}{{ add_generation_prompt }}{{ strftime_now('%d %b %Y') }}"),
+	           "NoneNoneTrue26 Jul 2024");
+}
+
+/* ---- messages ---- */
+
+static void test_messages(void **state)
+{
+	struct chat *chat = chat_from("{% for m in messages %}{{ m | tojson }}{% endfor %}");
+
+	(void)state;
+	expect_rendered(chat, "[{\"role\": \"tool\", \"name\": \"f\", \"content\": null}]",
+	                "{\"role\": \"tool\", \"name\": \"f\", \"content\": null}");
+	expect_rendered(chat, "[{\"role\": \"assistant\", \"tool_calls\": [{\"n\": 1.0}]}]",
+	                "{\"role\": \"assistant\", \"tool_calls\": [{\"n\": 1.0}]}");
+	expect_rendered(chat, "[{\"content\": [{\"type\": \"text\"}], \"role\": \"x\"}]",
+	                "{\"content\": [{\"type\": \"text\"}], \"role\": \"x\"}");
 	expect_refused(chat, "[]", ERR_INVALID, "at least one");
 	expect_refused(chat, "{}", ERR_INVALID, "must be a list");
 	expect_refused(chat, "[", ERR_INVALID, "messages:");
 	expect_refused(chat, "[7]", ERR_INVALID, "messages[0] must be");
-	expect_refused(chat, "[{\"role\":\"user\"}]", ERR_INVALID, "messages[0] must be");
-	expect_refused(chat, "[{\"role\":\"user\",\"content\":[]}]", ERR_INVALID, "messages[0] must be");
-	expect_refused(chat, "[{\"role\":\"tool\",\"content\":\"x\"}]", ERR_UNSUPPORTED, "role \"tool\"");
-	expect_refused(chat, "[{\"role\":\"assistant\",\"content\":\"x\",\"tool_calls\":[]}]", ERR_UNSUPPORTED,
-	               "tool_calls");
+	expect_refused(chat, "[{\"role\":\"user\"}]", ERR_INVALID, "messages[0] must have \"content\"");
+	expect_refused(chat, "[{\"content\":\"x\"}]", ERR_INVALID, "messages[0] must be");
+	expect_refused(chat, "[{\"role\":\"user\",\"content\":7}]", ERR_INVALID, "messages[0] has a content");
 	expect_refused(chat, "[{\"role\":\"user\",\"content\":\"a\\u0000b\"}]", ERR_INVALID, "messages:");
+	chat_close(chat);
+}
+
+/* ---- refusals: the file, the line, the construct, the way out ---- */
+
+static void test_refused(void **state)
+{
+	struct chat *chat = chat_of(json_object());
+
+	(void)state;
+	expect_refused(chat, one, ERR_UNSUPPORTED, "has no chat template");
+	expect_refused(chat, one, ERR_UNSUPPORTED, "use `prompt`");
+	chat_close(chat);
+	chat = chat_from("a\n{% include 'x' %}");
+	expect_refused(chat, one, ERR_UNSUPPORTED, "tokenizer_config.json: line 2: the statement \"include\"");
+	expect_refused(chat, one, ERR_UNSUPPORTED, "use `prompt` with the rendered text instead of `messages`");
+	chat_close(chat);
+	chat = chat_from("{{ messages[0].role");
+	expect_refused(chat, one, ERR_INVALID, "line 1: expected }}");
+	chat_close(chat);
+	chat = chat_from("a\n\n{{ raise_exception('roles must alternate') }}");
+	expect_refused(chat, one, ERR_INVALID, "line 3: the template refuses: roles must alternate; use `prompt`");
+	chat_close(chat);
+	chat = chat_from("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}");
+	expect_refused(chat, one, ERR_TOO_BIG, "line 1: the template");
 	chat_close(chat);
 }
 
 int main(void)
 {
 	static char names[][32] = {
-		"chatml",    "chatml with default", "smollm2", "smollm2, newlines escaped", "qwen2", "qwen2.5",
-		"minimind2", "tinyllama",           "llama3"};
+		"chatml", "chatml with default", "smollm2", "smollm2, newlines escaped", "qwen2", "qwen2.5", "minimind2",
+		"tinyllama", "llama3", "like llama2", "like llama3.2", "like mistral", "like qwen3", "like gemma",
+		"like deepseek", "like phi", "like none: macros"};
+	enum { N_NAMES = sizeof names / sizeof *names };
+	struct CMUnitTest goldens[N_NAMES];
 	const struct CMUnitTest tests[] = {
-		{names[0], test_golden, NULL, NULL, names[0]},
-		{names[1], test_golden, NULL, NULL, names[1]},
-		{names[2], test_golden, NULL, NULL, names[2]},
-		{names[3], test_golden, NULL, NULL, names[3]},
-		{names[4], test_golden, NULL, NULL, names[4]},
-		{names[5], test_golden, NULL, NULL, names[5]},
-		{names[6], test_golden, NULL, NULL, names[6]},
-		{names[7], test_golden, NULL, NULL, names[7]},
-		{names[8], test_golden, NULL, NULL, names[8]},
-		cmocka_unit_test(test_default_system),
 		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_named),
+		cmocka_unit_test(test_special_tokens),
+		cmocka_unit_test(test_special_tokens_map),
+		cmocka_unit_test(test_variables),
+		cmocka_unit_test(test_messages),
 		cmocka_unit_test(test_refused),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+
+	for (int i = 0; i < N_NAMES; i++)
+		goldens[i] = (struct CMUnitTest){names[i], test_golden, NULL, NULL, names[i]};
+	int failed = cmocka_run_group_tests_name("goldens", goldens, NULL, NULL);
+	return failed + cmocka_run_group_tests_name("chat", tests, NULL, NULL);
 }

@@ -100,6 +100,129 @@ static void test_families(void **state)
 	assert_string_equal(c.model_type, "mistral");
 }
 
+/* Fields as published, in the order in which they matter here; what transformers write besides is left. */
+static void test_published(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name, *json, *generation;
+		int kv_heads, head_dim, context, n_eos;
+		bool tied;
+		enum rope_scaling scaling;
+	} models[] = {
+		{"Llama-2-7b",
+		 "{\"architectures\":[\"LlamaForCausalLM\"],\"bos_token_id\":1,\"eos_token_id\":2,\"hidden_act\":\"silu\","
+		 "\"hidden_size\":4096,\"intermediate_size\":11008,\"max_position_embeddings\":4096,\"model_type\":\"llama\","
+		 "\"num_attention_heads\":32,\"num_hidden_layers\":32,\"num_key_value_heads\":32,\"pretraining_tp\":1,"
+		 "\"rms_norm_eps\":1e-05,\"rope_scaling\":null,\"tie_word_embeddings\":false,\"torch_dtype\":\"float16\","
+		 "\"vocab_size\":32000}", NULL, 32, 128, 4096, 1, false, ROPE_PLAIN},
+		{"Llama-3.2-1B-Instruct",
+		 "{\"architectures\":[\"LlamaForCausalLM\"],\"attention_bias\":false,\"bos_token_id\":128000,"
+		 "\"eos_token_id\":[128001,128008,128009],\"head_dim\":64,\"hidden_act\":\"silu\",\"hidden_size\":2048,"
+		 "\"intermediate_size\":8192,\"max_position_embeddings\":131072,\"mlp_bias\":false,\"model_type\":\"llama\","
+		 "\"num_attention_heads\":32,\"num_hidden_layers\":16,\"num_key_value_heads\":8,\"rms_norm_eps\":1e-05,"
+		 "\"rope_scaling\":{\"factor\":32.0,\"high_freq_factor\":4.0,\"low_freq_factor\":1.0,"
+		 "\"original_max_position_embeddings\":8192,\"rope_type\":\"llama3\"},\"rope_theta\":500000.0,"
+		 "\"tie_word_embeddings\":true,\"vocab_size\":128256}", "{\"eos_token_id\":[128001,128008,128009]}",
+		 8, 64, 131072, 3, true, ROPE_LLAMA3},
+		{"SmolLM2-135M",
+		 "{\"architectures\":[\"LlamaForCausalLM\"],\"attention_bias\":false,\"bos_token_id\":0,\"eos_token_id\":0,"
+		 "\"hidden_size\":576,\"intermediate_size\":1536,\"is_llama_config\":true,\"max_position_embeddings\":8192,"
+		 "\"model_type\":\"llama\",\"num_attention_heads\":9,\"num_hidden_layers\":30,\"num_key_value_heads\":3,"
+		 "\"rms_norm_eps\":1e-05,\"rope_interleaved\":false,\"rope_scaling\":null,\"rope_theta\":100000,"
+		 "\"tie_word_embeddings\":true,\"vocab_size\":49152}", NULL, 3, 64, 8192, 1, true, ROPE_PLAIN},
+		{"Mistral-7B-v0.1: the context ends with the window",
+		 "{\"architectures\":[\"MistralForCausalLM\"],\"bos_token_id\":1,\"eos_token_id\":2,\"hidden_size\":4096,"
+		 "\"intermediate_size\":14336,\"max_position_embeddings\":32768,\"model_type\":\"mistral\","
+		 "\"num_attention_heads\":32,\"num_hidden_layers\":32,\"num_key_value_heads\":8,\"rms_norm_eps\":1e-05,"
+		 "\"rope_theta\":10000.0,\"sliding_window\":4096,\"tie_word_embeddings\":false,\"vocab_size\":32000}",
+		 NULL, 8, 128, 4096, 1, false, ROPE_PLAIN},
+		{"Mistral-7B-v0.3",
+		 "{\"architectures\":[\"MistralForCausalLM\"],\"bos_token_id\":1,\"eos_token_id\":2,\"hidden_size\":4096,"
+		 "\"intermediate_size\":14336,\"max_position_embeddings\":32768,\"model_type\":\"mistral\","
+		 "\"num_attention_heads\":32,\"num_hidden_layers\":32,\"num_key_value_heads\":8,\"rope_theta\":1000000.0,"
+		 "\"sliding_window\":null,\"tie_word_embeddings\":false,\"vocab_size\":32768}",
+		 NULL, 8, 128, 32768, 1, false, ROPE_PLAIN},
+		{"Qwen2.5-0.5B-Instruct",
+		 "{\"architectures\":[\"Qwen2ForCausalLM\"],\"bos_token_id\":151643,\"eos_token_id\":151645,\"hidden_size\":896,"
+		 "\"intermediate_size\":4864,\"max_position_embeddings\":32768,\"max_window_layers\":21,\"model_type\":\"qwen2\","
+		 "\"num_attention_heads\":14,\"num_hidden_layers\":24,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-06,"
+		 "\"rope_theta\":1000000.0,\"sliding_window\":32768,\"tie_word_embeddings\":true,\"use_sliding_window\":false,"
+		 "\"vocab_size\":151936}", "{\"bos_token_id\":151643,\"eos_token_id\":[151645,151643],\"top_k\":20}",
+		 2, 64, 32768, 2, true, ROPE_PLAIN},
+		{"Qwen2.5 with YaRN, as its card says",
+		 "{\"architectures\":[\"Qwen2ForCausalLM\"],\"eos_token_id\":151645,\"hidden_size\":3584,"
+		 "\"intermediate_size\":18944,\"max_position_embeddings\":32768,\"model_type\":\"qwen2\","
+		 "\"num_attention_heads\":28,\"num_hidden_layers\":28,\"num_key_value_heads\":4,\"rope_theta\":1000000.0,"
+		 "\"rope_scaling\":{\"factor\":4.0,\"original_max_position_embeddings\":32768,\"type\":\"yarn\"},"
+		 "\"tie_word_embeddings\":false,\"vocab_size\":152064}", NULL, 4, 128, 131072, 1, false, ROPE_YARN},
+		{"Qwen3-0.6B",
+		 "{\"architectures\":[\"Qwen3ForCausalLM\"],\"attention_bias\":false,\"bos_token_id\":151643,"
+		 "\"eos_token_id\":151645,\"head_dim\":128,\"hidden_size\":1024,\"intermediate_size\":3072,"
+		 "\"max_position_embeddings\":40960,\"max_window_layers\":28,\"model_type\":\"qwen3\","
+		 "\"num_attention_heads\":16,\"num_hidden_layers\":28,\"num_key_value_heads\":8,\"rope_scaling\":null,"
+		 "\"rope_theta\":1000000,\"sliding_window\":null,\"tie_word_embeddings\":true,\"use_sliding_window\":false,"
+		 "\"vocab_size\":151936}", "{\"eos_token_id\":[151645,151643]}", 8, 128, 40960, 2, true, ROPE_PLAIN},
+		{"MiniMind2 by its own class",
+		 "{\"architectures\":[\"MiniMindForCausalLM\"],\"bos_token_id\":1,\"dropout\":0.0,\"eos_token_id\":2,"
+		 "\"flash_attn\":true,\"hidden_size\":768,\"intermediate_size\":2048,\"max_position_embeddings\":32768,"
+		 "\"model_type\":\"minimind\",\"n_routed_experts\":4,\"n_shared_experts\":1,\"num_attention_heads\":8,"
+		 "\"num_experts_per_tok\":2,\"num_hidden_layers\":16,\"num_key_value_heads\":2,\"rms_norm_eps\":1e-05,"
+		 "\"rope_theta\":1000000.0,\"use_moe\":false,\"vocab_size\":6400}", NULL, 2, 96, 32768, 1, true, ROPE_PLAIN},
+	};
+	for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+		struct model_config c;
+		struct err err;
+		if (parse(&c, models[i].json, models[i].generation, &err)) fail_msg("%s: %s", models[i].name, err.text);
+		if (c.n_kv_heads != models[i].kv_heads || c.head_dim != models[i].head_dim ||
+		    c.max_context != models[i].context || c.n_eos != models[i].n_eos || c.tied != models[i].tied ||
+		    c.rope_scaling != models[i].scaling)
+			fail_msg("%s: read as %d KV heads of %d, context %d, %d end tokens, tied %d, scaling %d", models[i].name,
+			         c.n_kv_heads, c.head_dim, c.max_context, c.n_eos, c.tied, (int)c.rope_scaling);
+	}
+}
+
+static void test_biases(void **state)
+{
+	(void)state;
+	struct model_config c;
+	struct err err;
+	assert_int_equal(parse(&c, LLAMA ",\"attention_bias\":true,\"mlp_bias\":true}", NULL, &err), 0);
+	assert_true(c.qkv_bias && c.o_bias && c.mlp_bias);
+	assert_int_equal(parse(&c, "{\"architectures\":[\"Qwen3ForCausalLM\"],\"attention_bias\":true," SHAPE "}", NULL, &err), 0);
+	assert_true(c.qkv_bias && c.o_bias && !c.mlp_bias && c.qk_norm);
+	assert_int_equal(c.head_dim, 128); /* the class's default, not hidden_size / heads */
+	assert_int_equal(parse(&c, "{\"architectures\":[\"Qwen2ForCausalLM\"],\"attention_bias\":true," SHAPE "}", NULL, &err), 0);
+	assert_true(c.qkv_bias && !c.o_bias); /* the class knows no such field */
+}
+
+/* The context ends where attention would begin to slide, and a note says why. */
+static void test_window(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *json;
+		int context;
+	} cases[] = {
+		{LLAMA ",\"sliding_window\":128}", 128},
+		{LLAMA ",\"sliding_window\":256}", 256},
+		{LLAMA ",\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"sliding_window\":100}", 100},
+		{"{\"architectures\":[\"MistralForCausalLM\"]," SHAPE "}", 256},
+		{"{\"architectures\":[\"MistralForCausalLM\"],\"sliding_window\":32," SHAPE "}", 32},
+		{"{\"architectures\":[\"Qwen2ForCausalLM\"],\"sliding_window\":32," SHAPE "}", 256},
+		{"{\"architectures\":[\"Qwen2ForCausalLM\"],\"sliding_window\":32,\"use_sliding_window\":true," SHAPE "}", 32},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4}}", 256},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":4,\"original_max_position_embeddings\":64}}", 64},
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct model_config c;
+		struct err err;
+		if (parse(&c, cases[i].json, NULL, &err)) fail_msg("case %zu: %s", i, err.text);
+		assert_int_equal(c.max_context, cases[i].context);
+		if (c.max_context < 256) assert_true(c.context_note[0] != '\0');
+	}
+}
+
 static void test_generation_config_wins(void **state)
 {
 	(void)state;
@@ -131,6 +254,19 @@ static void test_rope(void **state)
 		parse(&c, LLAMA ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":1e6}}", NULL, &err),
 		0);
 	assert_true(c.rope_scaling == ROPE_PLAIN && c.rope_theta == 1e6);
+	assert_int_equal(parse(&c, LLAMA ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":2}}", NULL, &err), 0);
+	assert_true(c.rope_scaling == ROPE_YARN && c.rope_factor == 2.0 && c.rope_original_context == 256);
+	assert_true(c.rope_beta_fast == 32 && c.rope_beta_slow == 1 && c.rope_attention_factor == 0 && !c.rope_exact_ramp);
+	assert_int_equal(c.max_context, 512);
+	assert_int_equal(
+		parse(&c,
+	          LLAMA ",\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":null,\"rope_theta\":5000,\"truncate\":false,"
+	                "\"original_max_position_embeddings\":64,\"beta_fast\":0,\"attention_factor\":1.5}}",
+	          NULL, &err),
+		0);
+	assert_true(c.rope_factor == 4.0 && c.rope_theta == 5000 && c.rope_beta_fast == 32 && c.rope_exact_ramp &&
+	            c.rope_attention_factor == 1.5);
+	assert_int_equal(c.max_context, 256);
 }
 
 /* The message names what was found, and what is expected. */
@@ -153,14 +289,32 @@ static void test_refusals(void **state)
 		{LLAMA ",\"head_dim\":3}", ERR_INVALID, "even"},
 		{LLAMA ",\"head_dim\":\"x\"}", ERR_INVALID, "\"x\""},
 		{LLAMA ",\"hidden_act\":\"gelu\"}", ERR_UNSUPPORTED, "gelu"},
-		{LLAMA ",\"attention_bias\":true}", ERR_UNSUPPORTED, "attention_bias"},
-		{LLAMA ",\"mlp_bias\":true}", ERR_UNSUPPORTED, "mlp_bias"},
-		{LLAMA ",\"sliding_window\":128}", ERR_UNSUPPORTED, "sliding_window"},
-		{LLAMA ",\"use_sliding_window\":true}", ERR_UNSUPPORTED, "use_sliding_window"},
+		{LLAMA ",\"attention_bias\":\"yes\"}", ERR_INVALID, "attention_bias: expected true or false, found \"yes\""},
+		{LLAMA ",\"mlp_bias\":1}", ERR_INVALID, "mlp_bias"},
+		{LLAMA ",\"sliding_window\":-1}", ERR_INVALID, "sliding_window"},
+		{LLAMA ",\"use_sliding_window\":3}", ERR_INVALID, "use_sliding_window"},
+		{LLAMA ",\"logit_scale\":0.0625}", ERR_UNSUPPORTED, "logit_scale: scaled logits are not done, found 0.0625"},
+		{LLAMA ",\"attention_multiplier\":0.1}", ERR_UNSUPPORTED, "attention_multiplier"},
+		{LLAMA ",\"final_logit_softcapping\":30.0}", ERR_UNSUPPORTED, "final_logit_softcapping"},
+		{LLAMA ",\"rope_interleaved\":true}", ERR_UNSUPPORTED, "rope_interleaved"},
+		{LLAMA ",\"num_local_experts\":8}", ERR_UNSUPPORTED, "mixtures of experts"},
+		{LLAMA ",\"no_rope_layers\":[1,1,0]}", ERR_UNSUPPORTED, "no_rope_layers"},
+		{LLAMA ",\"logit_scale\":2,\"quantization_config\":{\"bits\":4},\"clip_qkv\":8}", ERR_UNSUPPORTED, "clip_qkv"},
+		{"{\"architectures\":[\"MiniMindForCausalLM\"],\"use_moe\":true,\"n_routed_experts\":4," SHAPE "}", ERR_UNSUPPORTED,
+		 "n_routed_experts"},
+		{"{\"architectures\":[\"MiniMindForCausalLM\"],\"inference_rope_scaling\":true," SHAPE "}", ERR_UNSUPPORTED,
+		 "inference_rope_scaling"},
+		{"{\"architectures\":[\"MiniMindForCausalLM\"],\"rope_scaling\":{\"type\":\"yarn\",\"factor\":16}," SHAPE "}",
+		 ERR_UNSUPPORTED, "rule of its own"},
 		{LLAMA ",\"partial_rotary_factor\":0.5}", ERR_UNSUPPORTED, "partial_rotary_factor"},
 		{LLAMA ",\"quantization_config\":{\"bits\":4}}", ERR_UNSUPPORTED, "bits"},
-		{LLAMA ",\"layer_types\":[\"sliding_attention\"]}", ERR_UNSUPPORTED, "sliding_attention"},
-		{LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}}", ERR_UNSUPPORTED, "yarn"},
+		{LLAMA ",\"layer_types\":[\"linear_attention\"]}", ERR_UNSUPPORTED, "linear_attention"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"longrope\",\"factor\":4}}", ERR_UNSUPPORTED, "longrope"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":0.5}}", ERR_INVALID, "rope_scaling: factor"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"beta_fast\":1,\"beta_slow\":2}}", ERR_INVALID, "beta_fast"},
+		{LLAMA ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"truncate\":1}}", ERR_INVALID, "truncate"},
+		{LLAMA ",\"rope_parameters\":{\"partial_rotary_factor\":0.5}}", ERR_UNSUPPORTED, "rope_parameters: partial_rotary_factor"},
+		{LLAMA ",\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e6}}}", ERR_UNSUPPORTED, "per type of layer"},
 		{LLAMA ",\"rope_scaling\":{\"type\":7}}", ERR_UNSUPPORTED, "7"},
 		{LLAMA ",\"rope_scaling\":7}", ERR_INVALID, "7"},
 		{LLAMA ",\"rope_scaling\":{\"type\":\"linear\"}}", ERR_MISSING, "factor"},
@@ -255,8 +409,8 @@ static void test_damaged_bytes(void **state)
 static void test_write_reads_back(void **state)
 {
 	(void)state;
-	struct model_config shapes[4] = {random_model_small(), random_model_small(), random_model_small(),
-	                                 random_model_small()};
+	struct model_config shapes[6] = {random_model_small(), random_model_small(), random_model_small(),
+	                                 random_model_small(), random_model_small(), random_model_small()};
 	shapes[1].tied = false;
 	shapes[1].qkv_bias = true;
 	strcpy(shapes[1].model_type, "qwen2");
@@ -277,7 +431,18 @@ static void test_write_reads_back(void **state)
 	shapes[3].rope_low_freq_factor = 1;
 	shapes[3].rope_high_freq_factor = 4;
 	shapes[3].rope_original_context = 8192;
-	for (int i = 0; i < 4; i++) {
+	shapes[4].qkv_bias = shapes[4].o_bias = shapes[4].mlp_bias = true;
+	strcpy(shapes[5].model_type, "mistral"); /* whose window is 4096 where the file does not say */
+	shapes[5].max_context = 16384;
+	shapes[5].rope_scaling = ROPE_YARN;
+	shapes[5].rope_factor = 4;
+	shapes[5].rope_original_context = 4096;
+	shapes[5].rope_beta_fast = 16;
+	shapes[5].rope_beta_slow = 2;
+	shapes[5].rope_mscale = 0.7;
+	shapes[5].rope_mscale_all_dim = 1.25;
+	shapes[5].rope_exact_ramp = true;
+	for (int i = 0; i < 6; i++) {
 		struct model_config back;
 		struct err err = {0};
 		char dir[MODEL_DIR_PATH_MAX];
@@ -323,6 +488,9 @@ int main(void)
 		cmocka_unit_test(test_llama),
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_families),
+		cmocka_unit_test(test_published),
+		cmocka_unit_test(test_biases),
+		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_generation_config_wins),
 		cmocka_unit_test(test_rope),
 		cmocka_unit_test(test_refusals),

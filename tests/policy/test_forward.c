@@ -1,5 +1,6 @@
 /* test_forward.c - the forward pass gives the same bits whatever shares the call, however it is cut, on
  * any number of threads and any instruction set (test_reference.c: that they are the right ones). */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,16 +26,16 @@ static void assert_same_rows(const struct policy_rig *rig, float *a, float *b, i
 static void test_instruction_sets(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"avx2", "avx512"};
+	static const char *const names[] = {"avx2", "avx512", "avx512vnni"};
 	int n_compared = 0;
 	for (int s = 0; s < RIG_SHAPES; s++) {
 		struct policy_rig rig;
 		struct model_config c = rig_shape(s);
-		rig_open(&rig, &c, 200 + (uint64_t)s, 1);
+		rig_open_kv(&rig, &c, s % 2 ? KV_F32 : KV_BF16, 200 + (uint64_t)s, 1);
 		for (int draft = 0; draft <= 1; draft++) {
 			forward_set_kernels(rig.forward, kernels_named("scalar"));
 			float *expected = rig_run(&rig, rig.tokens, LENGTH, draft);
-			for (int i = 0; i < 2; i++) {
+			for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
 				if (!kernels_named(names[i])) continue;
 				forward_set_kernels(rig.forward, kernels_named(names[i]));
 				float *got = rig_run(&rig, rig.tokens, LENGTH, draft);
@@ -75,12 +76,11 @@ static void test_threads(void **state)
 	}
 }
 
-static void test_every_split(void **state)
+static void every_split(enum kv_type type)
 {
-	(void)state;
 	struct policy_rig rig;
 	struct model_config c = random_model_small();
-	rig_open(&rig, &c, 400, 1);
+	rig_open_kv(&rig, &c, type, 400, 1);
 	float *expected = rig_run(&rig, rig.tokens, LENGTH, false), *got = rig_logits(&rig, LENGTH);
 	for (int cut = 0; cut <= LENGTH; cut++) {
 		struct kv_seq seq;
@@ -101,6 +101,33 @@ static void test_every_split(void **state)
 	free(expected);
 	free(got);
 	rig_close(&rig);
+}
+
+static void test_every_split(void **state)
+{
+	(void)state;
+	every_split(KV_BF16);
+	every_split(KV_F32);
+}
+
+/* The two types are near and not the same. */
+static void test_kv_types_differ(void **state)
+{
+	(void)state;
+	struct policy_rig narrow, wide;
+	struct model_config c = random_model_small();
+	double worst = 0;
+	rig_open_kv(&narrow, &c, KV_BF16, 410, 1);
+	rig_open_kv(&wide, &c, KV_F32, 410, 1);
+	float *a = rig_run(&narrow, narrow.tokens, LENGTH, false), *b = rig_run(&wide, wide.tokens, LENGTH, false);
+	for (int i = 0; i < LENGTH; i++)
+		for (int v = 0; v < c.vocab_size; v++)
+			worst = fmax(worst, fabs((double)rig_row(&narrow, a, i)[v] - (double)rig_row(&wide, b, i)[v]));
+	assert_true(worst > 1e-5 && worst < 0.1);
+	free(a);
+	free(b);
+	rig_close(&narrow);
+	rig_close(&wide);
 }
 
 /* What earlier sequences left in a page, NaN at worst, is never read. */
@@ -279,7 +306,7 @@ static void test_policy_threads(void **state)
 		float *expected = rig_run(&rig, rig.tokens, LENGTH, true);
 		size_t bytes = rig.policy->bytes;
 		policy_free(rig.policy);
-		assert_int_equal(policy_create(&rig.policy, &rig.weights, 2, true, 3, &err), 0);
+		assert_int_equal(policy_create(&rig.policy, &rig.weights, 2, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, 3, &err), 0);
 		float *got = rig_run(&rig, rig.tokens, LENGTH, true);
 		assert_same_rows(&rig, expected, got, 0, LENGTH, "packed by three threads");
 		assert_int_equal(rig.policy->bytes, bytes);
@@ -299,7 +326,7 @@ static void test_policy_refuses_nonfinite(void **state)
 	struct model_config c = random_model_small();
 	random_model(&weights, &c, 1);
 	weights.data[weights.tensors[3].offset + 5] = 0x7fc0;
-	assert_int_equal(policy_create(&policy, &weights, 4, true, 1, &err), ERR_INVALID);
+	assert_int_equal(policy_create(&policy, &weights, 4, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, 1, &err), ERR_INVALID);
 	assert_non_null(strstr(err.text, "version 4"));
 	assert_non_null(strstr(err.text, weights.tensors[3].name));
 	assert_null(policy);
@@ -312,6 +339,7 @@ int main(void)
 		cmocka_unit_test(test_instruction_sets),
 		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_every_split),
+		cmocka_unit_test(test_kv_types_differ),
 		cmocka_unit_test(test_stale_pages),
 		cmocka_unit_test(test_without_logits),
 		cmocka_unit_test(test_ragged_batch),

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "policy/kv_cache.h"
-#include "quant/kernels.h"
+#include "quant/bf16.h"
 #include "tests/support/random_model.h"
 
 enum { PAGES = 6 };
@@ -18,10 +18,10 @@ static struct kv_cache *cache_open(int n_pages)
 	struct kv_cache *cache = NULL;
 	struct err err;
 	struct model_config c = random_model_small();
-	assert_int_equal(kv_cache_open(&cache, &c, 1 << 20, &err), 0);
+	assert_int_equal(kv_cache_open(&cache, &c, KV_BF16, 1 << 20, &err), 0);
 	size_t page_bytes = kv_cache_page_bytes(cache);
 	kv_cache_close(cache);
-	assert_int_equal(kv_cache_open(&cache, &c, (size_t)n_pages * page_bytes + page_bytes / 2, &err), 0);
+	assert_int_equal(kv_cache_open(&cache, &c, KV_BF16, (size_t)n_pages * page_bytes + page_bytes / 2, &err), 0);
 	assert_int_equal(kv_cache_pages_max(cache), n_pages);
 	return cache;
 }
@@ -29,7 +29,7 @@ static struct kv_cache *cache_open(int n_pages)
 /* One number per position stands for its keys and values. */
 static uint16_t *slot(const struct kv_seq *seq, int position)
 {
-	return &seq->pages[position / KV_TILE][kv_v_offset(seq->cache, 1, 1) + (size_t)(position % KV_TILE)];
+	return (uint16_t *)seq->pages[position / KV_TILE] + (kv_v_offset(seq->cache, 1, 1) + (size_t)(position % KV_TILE));
 }
 
 static void test_budget_is_hard(void **state)
@@ -62,7 +62,7 @@ static void test_budget_below_a_page(void **state)
 	struct kv_cache *cache = NULL;
 	struct err err;
 	struct model_config c = random_model_small();
-	assert_int_equal(kv_cache_open(&cache, &c, 100, &err), ERR_MEMORY);
+	assert_int_equal(kv_cache_open(&cache, &c, KV_BF16, 100, &err), ERR_MEMORY);
 	assert_null(cache);
 	assert_non_null(strstr(err.text, "100 bytes"));
 }
@@ -160,6 +160,47 @@ static void test_layout(void **state)
 	kv_cache_close(cache);
 }
 
+/* Both types: what is put is found at the kernel's place, rounded to the type, and a page costs as much as
+ * kv_bytes says. */
+static void test_types(void **state)
+{
+	(void)state;
+	struct model_config c = random_model_small();
+	float key[16], value[16];
+	for (int i = 0; i < c.head_dim; i++) {
+		key[i] = 1.0f + 0.001f * (float)i;
+		value[i] = -2.0f - 0.003f * (float)i;
+	}
+	for (int type = 0; type < N_KV_TYPES; type++) {
+		struct kv_cache *cache;
+		struct kv_seq seq;
+		struct err err;
+		int position = KV_TILE + 5;
+		assert_int_equal(kv_cache_open(&cache, &c, (enum kv_type)type, 1 << 20, &err), 0);
+		assert_int_equal(kv_cache_type(cache), type);
+		assert_int_equal(kv_cache_pages_max(cache), (1u << 20) / kv_cache_page_bytes(cache));
+		assert_int_equal(kv_bytes(&c, (enum kv_type)type, 3 * KV_TILE + 1), 4 * kv_cache_page_bytes(cache));
+		assert_true(kv_cache_page_bytes(cache) >= (size_t)c.n_layers * (size_t)c.n_kv_heads * 2 * (size_t)c.head_dim *
+		                                              KV_TILE * kv_element_bytes((enum kv_type)type));
+		kv_seq_open(&seq, cache);
+		assert_int_equal(kv_seq_reserve(&seq, 0, 2 * KV_TILE), 0);
+		kv_seq_put_key(&seq, position, 1, 1, key);
+		kv_seq_put_value(&seq, position, 1, 1, value);
+		for (int d = 0; d < c.head_dim; d++) {
+			size_t k = kv_k_offset(cache, 1, 1) + (size_t)d * KV_TILE + 5;
+			size_t v = kv_v_offset(cache, 1, 1) + 5 * (size_t)c.head_dim + (size_t)d;
+			if (type == KV_F32) {
+				assert_true(((float *)seq.pages[1])[k] == key[d] && ((float *)seq.pages[1])[v] == value[d]);
+			} else {
+				assert_int_equal(((uint16_t *)seq.pages[1])[k], bf16_from_f32(key[d]));
+				assert_int_equal(((uint16_t *)seq.pages[1])[v], bf16_from_f32(value[d]));
+			}
+		}
+		kv_seq_close(&seq);
+		kv_cache_close(cache);
+	}
+}
+
 /* Random forks, writes, rewinds and closes: every sequence always reads what it wrote. */
 enum { N_SEQS = 6, POSITIONS = 5 * KV_TILE, OPERATIONS = 20000 };
 
@@ -215,6 +256,7 @@ int main(void)
 		cmocka_unit_test(test_fork_shares_and_copies),
 		cmocka_unit_test(test_copy_beyond_budget),
 		cmocka_unit_test(test_layout),
+		cmocka_unit_test(test_types),
 		cmocka_unit_test(test_random_timelines),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

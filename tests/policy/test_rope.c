@@ -18,7 +18,7 @@ static void check_positions(const float *frequency, int first, int step, int n)
 {
 	float cosine[PAIRS], sine[PAIRS];
 	for (int position = first; n > 0; position += step, n--) {
-		rope_angles(cosine, sine, frequency, PAIRS, position);
+		rope_angles(cosine, sine, frequency, 1.0f, PAIRS, position);
 		for (int i = 0; i < PAIRS; i++) {
 			double angle = (double)((float)position * frequency[i]);
 			assert_true(fabs((double)cosine[i] - cos(angle)) <= ANGLE_BOUND);

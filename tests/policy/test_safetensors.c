@@ -88,12 +88,22 @@ static void test_refusals(void **state)
 		const char *says;
 	} cases[] = {
 		{"", 0, ERR_INVALID, "JSON"},
-		{"[]", 0, ERR_INVALID, "object"},
+		{"[]", 0, ERR_INVALID, "a JSON object, found a list"},
+		{"7", 0, ERR_INVALID, "JSON"},
+		{"{}x", 0, ERR_INVALID, "byte"},
+		{"{\"a\\u0000b\":{}}", 0, ERR_INVALID, "JSON"},
+		{"{\"\xFF\":{}}", 0, ERR_INVALID, "0xff"},
+		{"{\"\\ud800\":{}}", 0, ERR_INVALID, "JSON"},
+		{"{\"__metadata__\":7}", 0, ERR_INVALID, "__metadata__ to be an object, found a number"},
+		{"{\"__metadata__\":{\"a\":7}}", 0, ERR_INVALID, "__metadata__.a to be a string"},
 		{"{\"t\":1}", 0, ERR_INVALID, "tensor t"},
 		{"{\"t\":{},\"t\":{}}", 0, ERR_INVALID, "duplicate"},
 		{TENSOR("\"F33\"", "[1]", "[0,4]"), 4, ERR_UNSUPPORTED, "F33"},
 		{TENSOR("7", "[1]", "[0,4]"), 4, ERR_INVALID, "dtype"},
-		{TENSOR("\"F32\"", "7", "[0,4]"), 4, ERR_INVALID, "shape"},
+		{TENSOR("\"F32\"", "7", "[0,4]"), 4, ERR_INVALID, "a list of sizes, found a number"},
+		{"{\"t\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, ERR_INVALID, "a list of sizes, found nothing"},
+		{TENSOR("\"F32\"", "[0,18446744073709551616]", "[0,0]"), 0, ERR_INVALID, "too big"},
+		{TENSOR("\"F64\"", "[2305843009213693952]", "[0,0]"), 0, ERR_TOO_BIG, "2^64"},
 		{TENSOR("\"F32\"", "[1,1,1,1,1,1,1,1,1]", "[0,4]"), 4, ERR_INVALID, "9"},
 		{TENSOR("\"F32\"", "[-1]", "[0,4]"), 4, ERR_INVALID, "dimension 0"},
 		{TENSOR("\"F32\"", "[1.0]", "[0,4]"), 4, ERR_INVALID, "dimension 0"},
@@ -101,8 +111,8 @@ static void test_refusals(void **state)
 		{TENSOR("\"F32\"", "[4611686018427387905]", "[0,4]"), 4, ERR_TOO_BIG, "2^64"},
 		{TENSOR("\"F32\"", "[2]", "[0,4]"), 4, ERR_INVALID, "8 bytes"},
 		{TENSOR("\"F32\"", "[1]", "[0,8]"), 8, ERR_INVALID, "4 bytes"},
-		{TENSOR("\"F32\"", "[1]", "[4,0]"), 4, ERR_INVALID, "data_offsets"},
-		{TENSOR("\"F32\"", "[1]", "[-4,0]"), 4, ERR_INVALID, "data_offsets"},
+		{TENSOR("\"F32\"", "[1]", "[4,0]"), 4, ERR_INVALID, "behind the end"},
+		{TENSOR("\"F32\"", "[1]", "[-4,0]"), 4, ERR_INVALID, "a negative number"},
 		{TENSOR("\"F32\"", "[1]", "[0]"), 4, ERR_INVALID, "data_offsets"},
 		{TENSOR("\"F32\"", "[1]", "[0,4,8]"), 4, ERR_INVALID, "data_offsets"},
 		{TENSOR("\"F32\"", "[1]", "\"0,4\""), 4, ERR_INVALID, "data_offsets"},
@@ -147,6 +157,20 @@ static void test_header_lengths(void **state)
 		assert_int_equal(safetensors_parse(&file, blob.bytes, blob.n_bytes, &err), cases[i].code);
 		free(blob.bytes);
 	}
+}
+
+/* JSON that is deeper than any header. */
+static void test_deep_nesting(void **state)
+{
+	(void)state;
+	enum { DEPTH = 100000 };
+	struct err err;
+	char *header = malloc(DEPTH + 1);
+	memset(header, '[', DEPTH);
+	header[DEPTH] = '\0';
+	assert_int_equal(parse(&(struct safetensors){0}, header, 0, &err), ERR_INVALID);
+	assert_non_null(strstr(err.text, "depth"));
+	free(header);
 }
 
 static void test_truncated_anywhere(void **state)
@@ -234,6 +258,7 @@ int main(void)
 		cmocka_unit_test(test_empty),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_header_lengths),
+		cmocka_unit_test(test_deep_nesting),
 		cmocka_unit_test(test_truncated_anywhere),
 		cmocka_unit_test(test_flipped_bits),
 		cmocka_unit_test(test_random_edits),

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "policy/policy.h"
 #include "policy/weights.h"
 #include "quant/bf16.h"
 #include "tests/support/model_dir.h"
@@ -33,9 +34,10 @@ static void test_layout(void **state)
 	c.tied = false;
 	c.qkv_bias = true;
 	c.qk_norm = true;
+	c.o_bias = c.mlp_bias = true;
 	weights_layout(&weights, &c);
 	assert_null(weights.data);
-	assert_int_equal(weights.n_tensors, 3 + 2 * 14);
+	assert_int_equal(weights.n_tensors, 3 + 2 * 18);
 	assert_string_equal(weights.tensors[0].name, "model.embed_tokens.weight");
 	assert_string_equal(weights.tensors[1].name, "model.layers.0.input_layernorm.weight");
 	assert_string_equal(weights.tensors[weights.n_tensors - 2].name, "model.norm.weight");
@@ -73,6 +75,106 @@ static void test_save_load(void **state)
 		weights_free(&saved);
 		weights_free(&loaded);
 		model_dir_remove(dir);
+	}
+}
+
+/* ---- packed from the files ---- */
+
+static void assert_same_linear(const struct linear *a, const struct linear *b)
+{
+	assert_true(a->n == b->n && a->k == b->k && !a->bias == !b->bias && !a->draft.q == !b->draft.q);
+	assert_memory_equal(a->target, b->target, packed_bf16_elements(a->n, a->k) * sizeof *a->target);
+	if (a->bias) assert_memory_equal(a->bias, b->bias, (size_t)a->n * sizeof *a->bias);
+	for (int o = 0; o < a->n && a->draft.q; o++)
+		for (int i = 0; i < a->k; i++)
+			assert_true(format_weight(&a->draft, o, i) == format_weight(&b->draft, o, i));
+}
+
+static void assert_same_norm(const uint16_t *a, const uint16_t *b, int n)
+{
+	assert_true(!a == !b);
+	if (a) assert_memory_equal(a, b, (size_t)n * sizeof *a);
+}
+
+static void assert_same_policy(const struct policy *a, const struct policy *b)
+{
+	const struct model_config *c = &a->config;
+	assert_true(model_config_same_shape(c, &b->config));
+	assert_int_equal(a->bytes, b->bytes);
+	assert_true(!a->embedding == (bool)c->tied && !b->embedding == (bool)c->tied);
+	if (a->embedding)
+		assert_memory_equal(a->embedding, b->embedding, (size_t)c->vocab_size * (size_t)c->dim * sizeof *a->embedding);
+	assert_same_norm(a->final_norm, b->final_norm, c->dim);
+	assert_same_linear(&a->head, &b->head);
+	for (int i = 0; i < c->n_layers; i++) {
+		const struct layer *x = &a->layers[i], *y = &b->layers[i];
+		assert_same_norm(x->attention_norm, y->attention_norm, c->dim);
+		assert_same_norm(x->ffn_norm, y->ffn_norm, c->dim);
+		assert_same_norm(x->q_norm, y->q_norm, c->head_dim);
+		assert_same_norm(x->k_norm, y->k_norm, c->head_dim);
+		assert_same_linear(&x->qkv, &y->qkv);
+		assert_same_linear(&x->o, &y->o);
+		assert_same_linear(&x->gate_up, &y->gate_up);
+		assert_same_linear(&x->down, &y->down);
+	}
+}
+
+/* Families with everything, widths that cut panels apart: the same bytes as by way of the flat buffer, and
+ * as many as foretold. */
+static void test_pack_from_files(void **state)
+{
+	(void)state;
+	static const struct draft_options drafts[] = {
+		{.format = FORMAT_INT4, .head_format = FORMAT_INT4},
+		{.format = FORMAT_NVFP4, .head_format = FORMAT_BF16},
+		{.format = FORMAT_INT4M_G64, .head_format = FORMAT_INT8},
+	};
+	for (int shape = 0; shape < 4; shape++) {
+		struct model_config c = random_model_config(72, 2, 9, 3, 150, 97, 64);
+		char dir[MODEL_DIR_PATH_MAX];
+		struct err err = {0};
+		c.tied = shape % 2 == 0;
+		if (shape == 1) c.qkv_bias = c.o_bias = c.mlp_bias = true;
+		if (shape == 2) strcpy(c.model_type, "qwen3"), c.qk_norm = true, c.head_dim = 6;
+		if (shape == 3) strcpy(c.model_type, "qwen2"), c.qkv_bias = true;
+		model_dir_make(dir);
+		if (random_model_save(dir, &c, 40 + (uint64_t)shape, &err)) fail_msg("%s", err.text);
+		for (int d = 0; d < 4; d++) {
+			const struct draft_options *draft = d < 3 ? &drafts[d] : NULL;
+			struct policy *flat, *straight;
+			struct weights weights;
+			if (weights_load(&weights, dir, &err) || policy_create(&flat, &weights, 0, draft, 1, &err) ||
+			    policy_load(&straight, dir, draft, 1 + d, &err))
+				fail_msg("%s", err.text);
+			assert_same_policy(flat, straight);
+			assert_true((double)straight->bytes == policy_bytes(&c, draft));
+			policy_free(flat);
+			policy_free(straight);
+			weights_free(&weights);
+		}
+		model_dir_remove(dir);
+	}
+}
+
+/* A tied model's embedding is read out of its head. */
+static void test_embed(void **state)
+{
+	(void)state;
+	for (int tied = 0; tied <= 1; tied++) {
+		struct model_config c = random_model_config(36, 1, 2, 1, 20, 41, 16);
+		struct weights weights;
+		struct policy *policy;
+		struct err err;
+		float row[36];
+		c.tied = tied;
+		random_model(&weights, &c, 3);
+		assert_int_equal(policy_create(&policy, &weights, 0, NULL, 1, &err), 0);
+		for (int token = 0; token < c.vocab_size; token++) {
+			policy_embed(policy, token, row);
+			for (int i = 0; i < c.dim; i++) assert_true(row[i] == bf16_to_f32(weights.data[token * c.dim + i]));
+		}
+		policy_free(policy);
+		weights_free(&weights);
 	}
 }
 
@@ -159,6 +261,12 @@ static void load_dtype(const char *dtype)
 	hand_put(&hand, dir, "model.safetensors");
 	if (model_config_write(&c, dir, &err) || weights_load(&loaded, dir, &err)) fail_msg("%s", err.text);
 	for (size_t i = 0; i < layout.n_elements; i++) assert_int_equal(loaded.data[i], bf16_from_f32(values[i]));
+	struct policy *flat, *straight;
+	if (policy_create(&flat, &loaded, 0, NULL, 1, &err) || policy_load(&straight, dir, NULL, 2, &err))
+		fail_msg("%s", err.text);
+	assert_same_policy(flat, straight);
+	policy_free(flat);
+	policy_free(straight);
 	weights_free(&loaded);
 	weights_free(&layout);
 	free(values);
@@ -309,15 +417,21 @@ static void test_nonfinite(void **state)
 	model_dir_make(dir);
 	random_model(&weights, &c, 1);
 	assert_int_equal(weights_find_nonfinite(&weights), -1);
-	for (int i = 0; i < 5; i++) {
-		int t = (3 * i) % weights.n_tensors;
+	for (int i = 0; i < 15; i++) { /* every tensor, and its last number */
+		int t = i % weights.n_tensors;
 		uint16_t *last = &weights.data[weights.tensors[t].offset +
 		                               (size_t)weights.tensors[t].rows * (size_t)weights.tensors[t].cols - 1];
 		uint16_t kept = *last;
-		*last = bad[i];
+		*last = bad[i % 5];
 		assert_int_equal(weights_find_nonfinite(&weights), t);
 		assert_int_equal(weights_save(&weights, dir, &err), 0);
 		assert_int_equal(weights_load(&loaded, dir, &err), ERR_INVALID);
+		assert_non_null(strstr(err.text, weights.tensors[t].name));
+		assert_non_null(strstr(err.text, "NaN"));
+		struct policy *policy = NULL;
+		const struct draft_options draft = {.format = i % 2 ? FORMAT_NVFP4 : FORMAT_INT4, .head_format = FORMAT_INT4};
+		assert_int_equal(policy_load(&policy, dir, &draft, 2, &err), ERR_INVALID);
+		assert_null(policy);
 		assert_non_null(strstr(err.text, weights.tensors[t].name));
 		assert_non_null(strstr(err.text, "NaN"));
 		*last = kept;
@@ -361,6 +475,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_layout),
 		cmocka_unit_test(test_save_load),
+		cmocka_unit_test(test_pack_from_files),
+		cmocka_unit_test(test_embed),
 		cmocka_unit_test(test_save_refused),
 		cmocka_unit_test(test_dtypes),
 		cmocka_unit_test(test_shards),

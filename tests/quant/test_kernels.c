@@ -16,28 +16,9 @@
 #include <cmocka.h>
 
 #include "quant/bf16.h"
-#include "quant/format_int4.h"
 #include "quant/kernels.h"
+#include "tests/support/kernel_cases.h"
 #include "tests/support/ugly.h"
-
-static const struct kernels *table(void **state)
-{
-	const struct kernels *kernels = kernels_named(*state);
-	if (!kernels) {
-		print_message("skipped: this CPU has no %s\n", (const char *)*state);
-		skip();
-	}
-	return kernels;
-}
-
-static const struct kernels *scalar(void) { return kernels_named("scalar"); }
-
-static const struct shape {
-	int k, n;
-} shapes[] = {{1, 1},    {2, 16},   {31, 17},   {64, 48},  {96, 130},
-              {255, 33}, {256, 16}, {257, 100}, {300, 80}, {513, 65}};
-
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0], ROWS_MAX = 33 };
 
 /* ---- matmul_bf16 ---- */
 
@@ -130,70 +111,6 @@ static void matmul_bf16_is_a_product(void **state)
 	free(rows);
 	free(packed);
 	free(x);
-}
-
-/* ---- matmul_int4, quantize_q8 ---- */
-
-static void check_matmul_int4(const struct kernels *kernels, struct ugly *u, int m, int k, int n)
-{
-	size_t x_stride = (size_t)int4_blocks(k) + 1, y_stride = (size_t)panels(n) * PANEL + 5;
-	size_t x_blocks = (size_t)m * x_stride, y_bytes = (size_t)m * y_stride * sizeof(float);
-	uint16_t *rows = ugly_bf16(u, (size_t)n * (size_t)k);
-	struct int4_block *w = malloc(int4_bytes(n, k));
-	struct q8_block *x = canary_bytes(x_blocks * sizeof *x), *x_want = canary_bytes(x_blocks * sizeof *x);
-	float *want = canary_bytes(y_bytes), *got = canary_bytes(y_bytes);
-
-	int4_quantize(w, rows, n, k, 0, panels(n));
-	for (int row = 0; row < m; row++) {
-		float *in = ugly_floats(u, (size_t)k);
-		scalar()->quantize_q8(x_want + (size_t)row * x_stride, in, k);
-		kernels->quantize_q8(x + (size_t)row * x_stride, in, k);
-		free(in);
-	}
-	assert_memory_equal(x, x_want, x_blocks * sizeof *x);
-	int begin = ugly_below(u, panels(n)), end = begin + 1 + ugly_below(u, panels(n) - begin);
-	scalar()->matmul_int4(want, y_stride, x, x_stride, m, w, k, begin, end);
-	kernels->matmul_int4(got, y_stride, x, x_stride, m, w, k, begin, end);
-	assert_memory_equal(got, want, y_bytes);
-
-	free(rows);
-	free(w);
-	free(x);
-	free(x_want);
-	free(want);
-	free(got);
-}
-
-static void matmul_int4_equals_scalar(void **state)
-{
-	const struct kernels *kernels = table(state);
-	struct ugly u = {4};
-	for (int s = 0; s < N_SHAPES; s++)
-		for (int m = 1; m <= ROWS_MAX; m++) check_matmul_int4(kernels, &u, m, shapes[s].k, shapes[s].n);
-}
-
-/* Every weight at -8, every activation at +-127: the largest sums that the integers must hold. */
-static void matmul_int4_extremes(void **state)
-{
-	const struct kernels *kernels = table(state);
-	enum { K = 96, N = 16, M = 5 };
-	for (int sign = -1; sign <= 1; sign += 2) {
-		struct int4_block w[K / INT4_GROUP];
-		struct q8_block x[M * K / INT4_GROUP];
-		float row[K], want[M * N], got[M * N];
-		for (int i = 0; i < K; i++) row[i] = (float)sign;
-		for (int b = 0; b < K / INT4_GROUP; b++) {
-			memset(w[b].q, b == 1 ? 0xff : 0, sizeof w[b].q);
-			for (int o = 0; o < N; o++) w[b].scale[o] = bf16_from_f32(1.0f);
-		}
-		for (int m = 0; m < M; m++) kernels->quantize_q8(x + m * K / INT4_GROUP, row, K);
-		assert_int_equal(x[0].q[31], 127 * sign);
-		assert_int_equal(x[0].sum, 127 * INT4_GROUP * sign);
-		scalar()->matmul_int4(want, N, x, K / INT4_GROUP, M, w, K, 0, 1);
-		kernels->matmul_int4(got, N, x, K / INT4_GROUP, M, w, K, 0, 1);
-		assert_memory_equal(got, want, sizeof got);
-		assert_true(fabsf(got[0] - (float)(sign * INT4_GROUP * (-8 + 7 - 8))) < 1e-3f);
-	}
 }
 
 /* ---- vectors ---- */
@@ -289,6 +206,7 @@ static void argmax_takes_the_first(void **state)
 struct attend_case {
 	int n_q, head_dim, n_positions, n_pages;
 	uint16_t **pages;
+	float **wide; /* the same pages in FP32, with bits that BF16 does not hold */
 	float *q;
 	size_t k_offset, v_offset;
 };
@@ -312,22 +230,32 @@ static struct attend_case attend_case_make(struct ugly *u, int n_q, int head_dim
 			}
 		}
 	}
+	c.wide = malloc((size_t)c.n_pages * sizeof *c.wide);
+	for (int page = 0; page < c.n_pages; page++) {
+		c.wide[page] = malloc(4 * tile * sizeof **c.wide);
+		for (size_t i = 0; i < 4 * tile; i++) c.wide[page][i] = bf16_to_f32(c.pages[page][i]) * 1.0001f;
+	}
 	return c;
 }
 
 static void attend_case_free(struct attend_case *c)
 {
-	for (int page = 0; page < c->n_pages; page++) free(c->pages[page]);
+	for (int page = 0; page < c->n_pages; page++) {
+		free(c->pages[page]);
+		free(c->wide[page]);
+	}
 	free(c->pages);
+	free(c->wide);
 	free(c->q);
 }
 
-static float *attend_run(const struct kernels *kernels, const struct attend_case *c)
+static float *attend_run(const struct kernels *kernels, const struct attend_case *c, enum kv_type type)
 {
+	const void *const *pages = type == KV_F32 ? (const void *const *)c->wide : (const void *const *)c->pages;
 	float *out = canary_bytes((size_t)(c->n_q * c->head_dim) * sizeof(float));
 	float *scores = malloc((size_t)(c->n_q * c->n_pages * KV_TILE) * sizeof(float));
-	kernels->attend(out, c->q, c->n_q, c->head_dim, (const uint16_t *const *)c->pages, c->k_offset,
-	                c->v_offset, c->n_positions, 0.3f, scores);
+	kernels->attend[type](out, c->q, c->n_q, c->head_dim, pages, c->k_offset, c->v_offset, c->n_positions, 0.3f,
+	                      scores);
 	free(scores);
 	return out;
 }
@@ -342,10 +270,12 @@ static void attend_equals_scalar(void **state)
 		for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
 			for (int n_q = 1; n_q <= 9; n_q++) {
 				struct attend_case c = attend_case_make(&u, n_q, head_dims[d], positions[p]);
-				float *want = attend_run(scalar(), &c), *got = attend_run(kernels, &c);
-				assert_memory_equal(got, want, (size_t)(n_q * c.head_dim) * sizeof *got);
-				free(want);
-				free(got);
+				for (enum kv_type type = KV_BF16; type < N_KV_TYPES; type++) {
+					float *want = attend_run(scalar(), &c, type), *got = attend_run(kernels, &c, type);
+					assert_memory_equal(got, want, (size_t)(n_q * c.head_dim) * sizeof *got);
+					free(want);
+					free(got);
+				}
 				attend_case_free(&c);
 			}
 		}
@@ -359,7 +289,7 @@ static void attend_is_attention(void **state)
 	enum { D = 24, P = 53 };
 	struct ugly u = {8};
 	struct attend_case c = attend_case_make(&u, 2, D, P);
-	float *got = attend_run(scalar(), &c);
+	float *got = attend_run(scalar(), &c, KV_BF16);
 	for (int h = 0; h < c.n_q; h++) {
 		double weight[P], sum = 0.0;
 		for (int p = 0; p < P; p++) {
@@ -406,10 +336,6 @@ static void environment_picks_a_table(void **state)
 	unsetenv("DRUMROLL_CPU");
 }
 
-#define PER_TABLE(test) \
-	{#test "/avx2", test, NULL, NULL, (void *)(uintptr_t)"avx2"}, \
-	{#test "/avx512", test, NULL, NULL, (void *)(uintptr_t)"avx512"}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -418,8 +344,6 @@ int main(void)
 		cmocka_unit_test(environment_picks_a_table),
 		PER_TABLE(matmul_bf16_equals_scalar),
 		PER_TABLE(matmul_bf16_splits),
-		PER_TABLE(matmul_int4_equals_scalar),
-		PER_TABLE(matmul_int4_extremes),
 		PER_TABLE(vectors_equal_scalar),
 		PER_TABLE(rope_equals_scalar),
 		PER_TABLE(argmax_takes_the_first),

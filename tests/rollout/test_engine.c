@@ -46,7 +46,7 @@ static void generate_alone(struct trajectory *t, int (*version_at)(const void *c
 	struct err err;
 	int computed = 0, version = -1;
 
-	assert_int_equal(kv_cache_open(&cache, config, 1 << 24, &err), 0);
+	assert_int_equal(kv_cache_open(&cache, config, KV_BF16, 1 << 24, &err), 0);
 	kv_seq_open(&seq, cache);
 	while (t->finish == FINISH_NONE) {
 		int now = version_at ? version_at(context, t->n_tokens) : 0;
@@ -97,7 +97,7 @@ static int world_open(void **state)
 	for (int v = 0; v < N_VERSIONS; v++) {
 		struct weights weights;
 		random_model(&weights, &config, 7 + (uint64_t)v);
-		assert_int_equal(policy_create(&world.policies[v], &weights, v, true, 1, &err), 0);
+		assert_int_equal(policy_create(&world.policies[v], &weights, v, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, 1, &err), 0);
 		weights_free(&weights);
 	}
 	for (int g = 0; g < N_GROUPS; g++) {
@@ -140,7 +140,7 @@ static size_t page_bytes(void)
 {
 	struct kv_cache *cache;
 	struct err err;
-	assert_int_equal(kv_cache_open(&cache, &world.policies[0]->config, 1 << 24, &err), 0);
+	assert_int_equal(kv_cache_open(&cache, &world.policies[0]->config, KV_BF16, 1 << 24, &err), 0);
 	size_t bytes = kv_cache_page_bytes(cache);
 	kv_cache_close(cache);
 	return bytes;
@@ -149,7 +149,7 @@ static size_t page_bytes(void)
 static struct engine_options plain_options(int mode)
 {
 	return (struct engine_options){
-		.mode = mode, .draft_length = 4, .draft_max_active = 1000, .max_active = 8, .prefill_chunk = 16,
+		.mode = mode, .drafter = DRAFTER_KIND_QUANT, .draft_length = 4, .draft_length_max = 8, .suffix_tokens = 4096, .max_active = 8, .prefill_chunk = 16,
 		.n_threads = 1, .kv_bytes = 1 << 22, .stop_token = -1,
 	};
 }
@@ -214,8 +214,10 @@ static void random_cases_are_the_same_bits(void **state)
 	for (int i = 0; i < CASES; i++) {
 		struct engine_options options = {
 			.mode = below(4) ? ROLLOUT_SPECULATIVE : ROLLOUT_EXACT,
-			.draft_length = 1 + below(8),
-			.draft_max_active = below(3) ? 1000 : below(6),
+			.drafter = below(3),
+			.draft_length = below(9),
+			.draft_length_max = 1 + below(16),
+			.suffix_tokens = 1 << (8 + below(8)),
 			.max_active = 1 + below(9),
 			.prefill_chunk = 1 + below(40),
 			.n_threads = 1 + (i % 16 == 0), /* seldom: other tests run beside this one */
@@ -268,16 +270,16 @@ static void new_weights_in_flight(void **state)
 static void scores_equal_records(void **state)
 {
 	(void)state;
+	struct scorer *scorers[2] = {scorer_open(world.policies[0], KV_BF16, 1), scorer_open(world.policies[0], KV_BF16, 2)};
 	for (int i = 0; i < N_SAMPLES; i++) {
 		const struct trajectory *t = world.expected[i];
 		float logprobs[CONTEXT];
 		struct err err;
-		assert_int_equal(score_tokens(world.policies[0], t->tokens, t->n_prompt, t->n_tokens, &t->sampling,
-		                              1 + (i % 8 == 0), logprobs, &err),
-		                 0);
+		assert_int_equal(score_tokens(scorers[i % 8 == 0], t->tokens, t->n_prompt, t->n_tokens, &t->sampling, logprobs, &err), 0);
 		assert_memory_equal(logprobs + t->n_prompt, t->logprobs + t->n_prompt,
 		                    (size_t)trajectory_response_length(t) * sizeof *logprobs);
 	}
+	for (int i = 0; i < 2; i++) scorer_close(scorers[i]);
 }
 
 static void scores_refuse_bad_tokens(void **state)
@@ -287,12 +289,11 @@ static void scores_refuse_bad_tokens(void **state)
 	struct sampling_options sampling = {1.0f, 1.0f, 0};
 	float logprobs[CONTEXT + 1];
 	struct err err;
-	assert_int_equal(score_tokens(world.policies[0], tokens, 1, 3, &sampling, 1, logprobs, &err),
-	                 ERR_INVALID);
-	assert_int_equal(score_tokens(world.policies[0], tokens, 0, 1, &sampling, 1, logprobs, &err),
-	                 ERR_INVALID);
-	assert_int_equal(score_tokens(world.policies[0], tokens, 1, CONTEXT + 1, &sampling, 1, logprobs, &err),
-	                 ERR_TOO_BIG);
+	struct scorer *scorer = scorer_open(world.policies[0], KV_BF16, 1);
+	assert_int_equal(score_tokens(scorer, tokens, 1, 3, &sampling, logprobs, &err), ERR_INVALID);
+	assert_int_equal(score_tokens(scorer, tokens, 0, 1, &sampling, logprobs, &err), ERR_INVALID);
+	assert_int_equal(score_tokens(scorer, tokens, 1, CONTEXT + 1, &sampling, logprobs, &err), ERR_TOO_BIG);
+	scorer_close(scorer);
 }
 
 /* Three samples fit at first and not in the end: the newest is put back, and still the same bits. */

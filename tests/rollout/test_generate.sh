@@ -72,6 +72,22 @@ generate --seed 2 --temperature 0.7 --top-p 0.9 --out "$T/top_p.jsonl"; check_sc
 generate --seed 2 --temperature 1.3 --top-k 5 --mode exact --out "$T/top_k.jsonl"; check_score "scores equal records with top-k" top_k
 generate --seed 2 --temperature 0 --out "$T/greedy.jsonl"; check_score "scores equal records when greedy" greedy
 
+# The cache's numbers: BF16 keys and values are other samples' odds, and scores agree where both use them.
+generate --seed 5 --mode exact --kv-format bf16 --out "$T/narrow.jsonl"; ok $? "BF16 cache"
+generate --seed 5 --mode speculative --kv-format bf16 --threads 2 --out "$T/narrow_spec.jsonl"
+same "speculation changes no bit over a BF16 cache" narrow narrow_spec
+DRUMROLL_CPU=scalar generate --seed 5 --mode exact --kv-format bf16 --out "$T/narrow_scalar.jsonl"
+same "scalar kernels over a BF16 cache" narrow narrow_scalar
+! cmp -s "$T/exact.jsonl" "$T/narrow.jsonl"; ok $? "the two caches differ"
+check_score "scores equal records of a BF16 cache" narrow --kv-format bf16
+"$DRUMROLL" score --model "$MODEL" --in "$T/narrow.jsonl" --kv-format f32 >"$T/f32_score" 2>"$T/log"
+"$DRUMROLL" score --model "$MODEL" --in "$T/narrow.jsonl" --kv-format bf16 >"$T/bf16_score" 2>>"$T/log"
+! cmp -s "$T/f32_score" "$T/bf16_score"; ok $? "scores follow --kv-format"
+
+# The context is checked before anything is generated.
+generate --mode exact --samples 1 --max-tokens 100000 --out "$T/long.jsonl"
+grep -qE "come to [0-9]+ tokens, but the model's context is [0-9]+" "$T/log"; ok $? "a response that may outgrow the context is told of"
+
 # The same, from text, and with other settings or nothing before the tokens.
 python3 - "$T/exact.jsonl" "$T" <<'PY'
 import json, sys

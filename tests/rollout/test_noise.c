@@ -36,6 +36,29 @@ static void philox_known_answers(void **state)
 	}
 }
 
+/* The rounds that blocks of one key share, as the vector forms finish them. */
+static void philox_shared_rounds(void **state)
+{
+	(void)state;
+	for (uint32_t b = 0; b < 50000; b += b / 7 + 1) {
+		uint64_t key = 0x9876543210fedcbau * (b + 1);
+		uint32_t expected[4], c[4];
+		struct philox_blocks blocks;
+		philox4x32(expected, (uint32_t[4]){77 * b, b, 0, 0}, (uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)});
+		philox_blocks_of(&blocks, key, (int32_t)(77 * b));
+		uint64_t p = (uint64_t)PHILOX_M0 * (b ^ (uint32_t)blocks.mix[0]);
+		uint64_t q = (uint64_t)PHILOX_M1 * (uint32_t)((p >> 32) ^ blocks.mix[1]);
+		c[0] = (uint32_t)((q >> 32) ^ blocks.mix[2]), c[1] = (uint32_t)q;
+		c[2] = (uint32_t)(p ^ blocks.mix[3]), c[3] = (uint32_t)blocks.mix[4];
+		for (int round = PHILOX_SHARED; round < PHILOX_ROUNDS; round++) {
+			uint64_t p0 = (uint64_t)PHILOX_M0 * c[0], p1 = (uint64_t)PHILOX_M1 * c[2];
+			c[0] = (uint32_t)((p1 >> 32) ^ c[1] ^ blocks.k0[round]), c[1] = (uint32_t)p1;
+			c[2] = (uint32_t)((p0 >> 32) ^ c[3] ^ blocks.k1[round]), c[3] = (uint32_t)p0;
+		}
+		assert_memory_equal(c, expected, sizeof c);
+	}
+}
+
 static double gumbel_double(uint32_t bits)
 {
 	return -log(-log1p(-((double)bits + 0.5) * 0x1p-32));
@@ -133,7 +156,8 @@ static void key_depends_on_everything(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(philox_known_answers), cmocka_unit_test(gumbel_is_accurate),
+		cmocka_unit_test(philox_known_answers), cmocka_unit_test(philox_shared_rounds),
+		cmocka_unit_test(gumbel_is_accurate),
 		cmocka_unit_test(gumbel_falls_with_its_bits), cmocka_unit_test(gumbel_moments),
 		cmocka_unit_test(gumbel_distribution), cmocka_unit_test(key_depends_on_everything),
 	};

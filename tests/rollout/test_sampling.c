@@ -1,6 +1,8 @@
 /* test_sampling.c - kept sets, draws and log-probabilities against plain references: a full sort,
  * the definition of the draw one entry at a time, log-sum-exp in double precision; frequencies at
- * 5 sigma with fixed keys; and every instruction set the same bits. */
+ * 5 sigma with fixed keys; and every instruction set the same bits.  Cuts in whole vocabularies are in
+ * test_truncation.c, the passes over a row in test_row_kernels.c. */
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,16 +13,15 @@
 
 #include <cmocka.h>
 
-#include "quant/kernels.h"
-#include "rollout/gumbel_argmax.h"
 #include "rollout/noise.h"
+#include "rollout/row_kernels.h"
 #include "rollout/sampling.h"
 #include "tests/support/random_model.h"
 
 /* Largest error of a log-probability against double precision, times 1 + its distance from 0. */
-#define LOGPROB_ERROR_MAX 2e-6
+#define LOGPROB_ERROR_MAX 1e-6
 
-enum { VOCAB_MAX = 700 };
+enum { VOCAB_MAX = 700, LARGE_MAX = 20000 };
 
 static float random_unit(uint64_t *rng)
 {
@@ -178,29 +179,33 @@ static void draws_follow_the_definition(void **state)
 	}
 }
 
-/* Bits of draw and log-probability, and the argmax kernels alone on rows that hold anything. */
-static void instruction_sets_agree(void **state)
+static struct sampler *sampler_for(const char *cpu, int n)
 {
-	(void)state;
-	if (strcmp(kernels_best()->name, "scalar") == 0) {
-		print_message("instruction_sets_agree: only the scalar table on this CPU\n");
-		skip();
+	setenv("DRUMROLL_CPU", cpu, 1);
+	struct sampler *sampler = sampler_open(n);
+	unsetenv("DRUMROLL_CPU");
+	return sampler;
+}
+
+/* Bits of draw and log-probability, on rows that may hold anything. */
+static void agrees_with_scalar(const char *cpu)
+{
+	if (!row_kernels_named(cpu)) {
+		print_message("skipped: %s is not supported by this CPU\n", cpu);
+		return;
 	}
-	static float logits[VOCAB_MAX];
+	static float logits[LARGE_MAX];
 	uint64_t rng = 13;
 
 	for (int round = 0; round < 3000; round++) {
-		int n = 1 + (int)(random_bits(&rng) % (round % 2 ? 70 : VOCAB_MAX));
+		int n = 1 + (int)(random_bits(&rng) % (round % 100 == 2 ? LARGE_MAX : round % 2 ? 70 : VOCAB_MAX));
 		struct sampling_options options = random_options(n, &rng);
 		uint64_t key = random_bits(&rng);
 		float logprob[2];
 		random_row(logits, n, &rng);
 		if (round % 10 == 0) logits[random_bits(&rng) % (uint64_t)n] = NAN;
 		if (round % 10 == 5) logits[random_bits(&rng) % (uint64_t)n] = INFINITY;
-		struct sampler *best = sampler_open(n);
-		setenv("DRUMROLL_CPU", "scalar", 1);
-		struct sampler *scalar = sampler_open(n);
-		unsetenv("DRUMROLL_CPU");
+		struct sampler *best = sampler_for(cpu, n), *scalar = sampler_for("scalar", n);
 		int32_t token = sampler_draw(best, logits, &options, key, round, &logprob[0]);
 		assert_int_equal(token, sampler_draw(scalar, logits, &options, key, round, &logprob[1]));
 		if (isnan(logprob[0])) assert_true(isnan(logprob[1]));
@@ -208,6 +213,59 @@ static void instruction_sets_agree(void **state)
 		sampler_close(best);
 		sampler_close(scalar);
 	}
+}
+
+static void instruction_sets_agree(void **state)
+{
+	(void)state;
+	agrees_with_scalar("avx2");
+	agrees_with_scalar("avx512");
+}
+
+/* A row that is no distribution: the likeliest entry that is a number, and NaN as its log-probability. */
+static void broken_rows(void **state)
+{
+	(void)state;
+	static const float rows[][5] = {
+		{1, NAN, 3, 2, 3}, {NAN, NAN, NAN, NAN, NAN}, {0, 1, INFINITY, 2, INFINITY},
+		{-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY}, {-INFINITY, NAN, -INFINITY, -7, NAN},
+	};
+	static const int32_t likeliest[] = {2, 0, 2, 0, 3};
+	static const struct sampling_options options[] = {
+		{1.0f, 1.0f, 0}, {0.0f, 1.0f, 0}, {0.7f, 0.9f, 0}, {1.0f, 1.0f, 2}, {1.0f, 0.5f, 3},
+	};
+	struct sampler *sampler = sampler_open(5);
+
+	for (int r = 0; r < 5; r++) {
+		for (int o = 0; o < 5; o++) {
+			float logprob = 0;
+			assert_int_equal(sampler_draw(sampler, rows[r], &options[o], 1, r, &logprob), likeliest[r]);
+			assert_true(isnan(logprob));
+			assert_true(isnan(sampler_score(sampler, rows[r], &options[o], 3)));
+		}
+	}
+	sampler_close(sampler);
+}
+
+/* Near temperature 0 the draw is the argmax, and of equals any; the log-probability stays finite. */
+static void tiny_temperatures(void **state)
+{
+	(void)state;
+	static const float temperatures[] = {1e-3f, 1e-10f, 1e-37f, FLT_MIN};
+	float logits[300];
+	uint64_t rng = 14;
+	struct sampler *sampler = sampler_open(300);
+
+	for (int i = 0; i < 300; i++) logits[i] = 20.0f * random_unit(&rng);
+	logits[41] = logits[250] = 21.0f;
+	for (int32_t position = 0; position < 40; position++) {
+		struct sampling_options options = {temperatures[position % 4], position % 3 ? 1.0f : 0.9f, 0};
+		float logprob;
+		int32_t token = sampler_draw(sampler, logits, &options, 3, position, &logprob);
+		assert_true(token == 41 || token == 250);
+		assert_true(fabsf(logprob + 0.693147f) < 1e-6f);
+	}
+	sampler_close(sampler);
 }
 
 static void ties_go_to_the_lowest_id(void **state)
@@ -304,6 +362,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kept_sets_and_logprobs), cmocka_unit_test(draws_follow_the_definition),
 		cmocka_unit_test(instruction_sets_agree), cmocka_unit_test(ties_go_to_the_lowest_id),
+		cmocka_unit_test(broken_rows), cmocka_unit_test(tiny_temperatures),
 		cmocka_unit_test(frequencies_match_probabilities), cmocka_unit_test(coupling_bound),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

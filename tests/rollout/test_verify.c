@@ -77,9 +77,9 @@ static int bench_open(void **state)
 
 	config.n_eos = 0;
 	random_model(&weights, &config, 5);
-	assert_int_equal(policy_create(&bench.policy, &weights, 4, true, 1, &err), 0);
+	assert_int_equal(policy_create(&bench.policy, &weights, 4, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, 1, &err), 0);
 	weights_free(&weights);
-	assert_int_equal(kv_cache_open(&bench.cache, &config, 1 << 22, &err), 0);
+	assert_int_equal(kv_cache_open(&bench.cache, &config, KV_BF16, 1 << 22, &err), 0);
 	bench.prefixes.cache = bench.cache;
 	workspace_open(&bench.workspace, bench.policy, &options, LOGITS_MAX);
 

@@ -30,17 +30,31 @@ struct model_config rig_shape(int i)
 		c.rope_high_freq_factor = 4;
 		c.rope_original_context = 32;
 		break;
+	case 7: c.qkv_bias = c.o_bias = c.mlp_bias = true; c.ffn_dim = 150; break;
+	case 8:
+		c.rope_scaling = ROPE_YARN;
+		c.rope_factor = 4;
+		c.rope_beta_fast = 32;
+		c.rope_beta_slow = 1;
+		c.rope_original_context = 32;
+		break;
 	}
 	return c;
 }
 
 void rig_open(struct policy_rig *rig, const struct model_config *config, uint64_t seed, int n_threads)
 {
+	rig_open_kv(rig, config, KV_BF16, seed, n_threads);
+}
+
+void rig_open_kv(struct policy_rig *rig, const struct model_config *config, enum kv_type type, uint64_t seed,
+                 int n_threads)
+{
 	struct err err;
 	uint64_t state = seed;
 	random_model(&rig->weights, config, seed);
-	must(policy_create(&rig->policy, &rig->weights, 1, true, 1, &err));
-	must(kv_cache_open(&rig->cache, config, 64u << 20, &err));
+	must(policy_create(&rig->policy, &rig->weights, 1, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, 1, &err));
+	must(kv_cache_open(&rig->cache, config, type, 64u << 20, &err));
 	rig->forward = forward_open(config, RIG_ROWS_MAX, n_threads);
 	for (int i = 0; i < RIG_TOKENS; i++)
 		rig->tokens[i] = (int)(random_bits(&state) % (uint64_t)config->vocab_size);

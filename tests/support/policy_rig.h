@@ -4,7 +4,7 @@
 
 #include "policy/forward.h"
 
-enum { RIG_TOKENS = 80, RIG_ROWS_MAX = 128, RIG_SHAPES = 7 };
+enum { RIG_TOKENS = 80, RIG_ROWS_MAX = 128, RIG_SHAPES = 9 };
 
 struct policy_rig {
 	struct weights weights;
@@ -15,10 +15,13 @@ struct policy_rig {
 };
 
 /* Shapes 0 .. RIG_SHAPES-1 meet every edge: heads narrower than a panel, widths that are no multiple of
- * a panel or an INT8 group, K above one block, untied head, biases, head norms, rope scaling. */
+ * a panel or an INT8 group, K above one block, untied head, biases, head norms, rope scalings. */
 struct model_config rig_shape(int i);
 
 void rig_open(struct policy_rig *rig, const struct model_config *config, uint64_t seed, int n_threads);
+/* The same with a cache of this type; rig_open takes BF16. */
+void rig_open_kv(struct policy_rig *rig, const struct model_config *config, enum kv_type type, uint64_t seed,
+                 int n_threads);
 void rig_close(struct policy_rig *rig);
 
 /* Room for n_rows of logits, filled with NaN; free with free(). */

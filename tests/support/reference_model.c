@@ -53,6 +53,12 @@ static void multiply(double *y, const double *x, const uint16_t *w, const uint16
 	}
 }
 
+/* The pair that turns so often within the original context (YaRN's defaults for all else). */
+static double yarn_pair(const struct model_config *c, double turns)
+{
+	return c->head_dim * log(c->rope_original_context / (turns * 8.0 * atan(1.0))) / (2.0 * log(c->rope_theta));
+}
+
 static double rotation(const struct model_config *c, int pair, int position)
 {
 	const double two_pi = 8.0 * atan(1.0);
@@ -68,14 +74,21 @@ static double rotation(const struct model_config *c, int pair, int position)
 			return position * ((1.0 - blend) * frequency / c->rope_factor + blend * frequency);
 		}
 	}
+	if (c->rope_scaling == ROPE_YARN) {
+		double fast = yarn_pair(c, c->rope_beta_fast), slow = yarn_pair(c, c->rope_beta_slow);
+		double low = fmax(floor(fast), 0), high = fmin(ceil(slow), c->head_dim - 1);
+		double stretched = fmin(fmax((pair - low) / (high - low), 0), 1);
+		return position * frequency * (stretched / c->rope_factor + 1 - stretched);
+	}
 	return position * frequency;
 }
 
 static void rotate(double *x, const struct model_config *c, int position)
 {
 	int half = c->head_dim / 2;
+	double grown = c->rope_scaling == ROPE_YARN ? 0.1 * log(c->rope_factor) + 1 : 1;
 	for (int i = 0; i < half; i++) {
-		double angle = rotation(c, i, position), a = x[i], b = x[i + half];
+		double angle = rotation(c, i, position), a = grown * x[i], b = grown * x[i + half];
 		x[i] = a * cos(angle) - b * sin(angle);
 		x[i + half] = b * cos(angle) + a * sin(angle);
 	}
@@ -142,7 +155,8 @@ static void attend_layer(const struct weights *w, struct activations *a, int lay
 	}
 	for (int t = 0; t < n_tokens; t++) {
 		attention(mixed, c, a, t);
-		multiply(added, mixed, find(w, layer, "self_attn.o_proj.weight"), NULL, c->dim, q_dim);
+		multiply(added, mixed, find(w, layer, "self_attn.o_proj.weight"), find(w, layer, "self_attn.o_proj.bias"),
+		         c->dim, q_dim);
 		for (int i = 0; i < c->dim; i++) a->x[t * c->dim + i] += added[i];
 	}
 	free(normed);
@@ -158,10 +172,13 @@ static void feed_forward_layer(const struct weights *w, struct activations *a, i
 	for (int t = 0; t < n_tokens; t++) {
 		double *x = a->x + t * c->dim;
 		rms_norm(normed, x, find(w, layer, "post_attention_layernorm.weight"), c->dim, c->rms_eps);
-		multiply(gate, normed, find(w, layer, "mlp.gate_proj.weight"), NULL, c->ffn_dim, c->dim);
-		multiply(up, normed, find(w, layer, "mlp.up_proj.weight"), NULL, c->ffn_dim, c->dim);
+		multiply(gate, normed, find(w, layer, "mlp.gate_proj.weight"), find(w, layer, "mlp.gate_proj.bias"),
+		         c->ffn_dim, c->dim);
+		multiply(up, normed, find(w, layer, "mlp.up_proj.weight"), find(w, layer, "mlp.up_proj.bias"), c->ffn_dim,
+		         c->dim);
 		for (int i = 0; i < c->ffn_dim; i++) gate[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
-		multiply(added, gate, find(w, layer, "mlp.down_proj.weight"), NULL, c->dim, c->ffn_dim);
+		multiply(added, gate, find(w, layer, "mlp.down_proj.weight"), find(w, layer, "mlp.down_proj.bias"), c->dim,
+		         c->ffn_dim);
 		for (int i = 0; i < c->dim; i++) x[i] += added[i];
 	}
 	free(normed);

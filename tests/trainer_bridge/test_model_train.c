@@ -217,7 +217,7 @@ static void engine_logprobs(float *out, const struct policy *policy, const struc
 	const struct model_config *c = &policy->config;
 	size_t stride = forward_logits_stride(c);
 	float *logits = xaligned((size_t)LENGTH * stride * sizeof *logits);
-	assert_int_equal(kv_cache_open(&cache, c, 1 << 22, &err), 0);
+	assert_int_equal(kv_cache_open(&cache, c, KV_BF16, 1 << 22, &err), 0);
 	kv_seq_open(&seq, cache);
 	assert_int_equal(kv_seq_reserve(&seq, 0, sequence->n_tokens), 0);
 	struct forward *forward = forward_open(c, LENGTH, 1);
@@ -243,7 +243,7 @@ static void test_forward_against_engine(void **state)
 	float ours[SEQUENCES * LENGTH], theirs[LENGTH];
 	double worst = 0;
 	fixture_open(&f, &config, 6);
-	assert_int_equal(policy_create(&policy, &f.weights, 0, false, 1, &err), 0);
+	assert_int_equal(policy_create(&policy, &f.weights, 0, NULL, 1, &err), 0);
 	trainer_logprobs(ours, &f, true);
 	for (int s = 0, r = 0; s < SEQUENCES; s++) {
 		engine_logprobs(theirs, policy, &f.sequences[s]);
