@@ -88,8 +88,7 @@ INLINE void scores_of(const struct attention *a, const float *q, float *scores, 
 	switch (queries) { SCORES(1, 4) SCORES(2, 2) SCORES(3, 2) SCORES(4, 1) SCORES(5, 1) SCORES(6, 1) }
 }
 
-/* exp(score - max) in place, 0 beyond n_positions; returns the lane sum. */
-static float softmax_terms(float *scores, int n_positions)
+static float scores_largest(float *scores, int n_positions)
 {
 	int padded = (n_positions + LANES - 1) / LANES * LANES;
 	for (int p = n_positions; p < padded; p++) scores[p] = -INFINITY;
@@ -101,16 +100,21 @@ static float softmax_terms(float *scores, int n_positions)
 	most[0] = _mm256_max_ps(most[0], _mm256_permute2f128_ps(most[0], most[0], 1));
 	most[0] = _mm256_max_ps(most[0], _mm256_permute_ps(most[0], 0x4e));
 	most[0] = _mm256_max_ps(most[0], _mm256_permute_ps(most[0], 0xb1));
+	return _mm256_cvtss_f32(most[0]);
+}
 
-	__m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-	for (int p = 0; p < padded; p += LANES) {
+static void scores_terms(float *scores, int n, float largest, float sum[LANES])
+{
+	__m256 lanes[2] = {_mm256_loadu_ps(sum), _mm256_loadu_ps(sum + 8)}, most = _mm256_set1_ps(largest);
+	for (int p = 0; p < n; p += LANES) {
 		for (int h = 0; h < 2; h++) {
-			__m256 term = exp8(_mm256_sub_ps(_mm256_loadu_ps(scores + p + 8 * h), most[0]));
+			__m256 term = exp8(_mm256_sub_ps(_mm256_loadu_ps(scores + p + 8 * h), most));
 			_mm256_storeu_ps(scores + p + 8 * h, term);
-			sum[h] = _mm256_add_ps(sum[h], term);
+			lanes[h] = _mm256_add_ps(lanes[h], term);
 		}
 	}
-	return lanes_sum16(sum[0], sum[1]);
+	_mm256_storeu_ps(sum, lanes[0]);
+	_mm256_storeu_ps(sum + 8, lanes[1]);
 }
 
 /* ---- values ---- */

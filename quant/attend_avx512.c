@@ -90,26 +90,30 @@ INLINE void scores_of(const struct attention *a, const float *q, float *scores, 
 	}
 }
 
-/* exp(score - max) in place, 0 beyond n_positions; returns the lane sum. */
-static float softmax_terms(float *scores, int n_positions)
+static float scores_largest(float *scores, int n_positions)
 {
 	const __m512 none = _mm512_set1_ps(-INFINITY);
 	int full = n_positions / LANES * LANES;
 	__mmask16 last = (__mmask16)((1u << (n_positions - full)) - 1);
-	__m512 most = none, sum = _mm512_setzero_ps();
+	__m512 most = none;
 	for (int p = 0; p < full; p += LANES) most = _mm512_max_ps(_mm512_loadu_ps(scores + p), most);
 	if (last) {
 		__m512 rest = _mm512_mask_loadu_ps(none, last, scores + full);
 		most = _mm512_max_ps(rest, most);
 		_mm512_storeu_ps(scores + full, rest);
 	}
-	most = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-	for (int p = 0; p < n_positions; p += LANES) {
+	return _mm512_reduce_max_ps(most);
+}
+
+static void scores_terms(float *scores, int n, float largest, float sum[LANES])
+{
+	__m512 lanes = _mm512_loadu_ps(sum), most = _mm512_set1_ps(largest);
+	for (int p = 0; p < n; p += LANES) {
 		__m512 term = exp16(_mm512_sub_ps(_mm512_loadu_ps(scores + p), most));
 		_mm512_storeu_ps(scores + p, term);
-		sum = _mm512_add_ps(sum, term);
+		lanes = _mm512_add_ps(lanes, term);
 	}
-	return lanes_sum512(sum);
+	_mm512_storeu_ps(sum, lanes);
 }
 
 /* ---- values ---- */

@@ -24,16 +24,13 @@ static void scores_of(const struct attention_tiles *tiles, const struct attentio
 	}
 }
 
-static void values_of(const struct attention_tiles *tiles, const struct attention *a, float *out, int n,
-                      const float *scores)
+/* One page, whose first n positions count. */
+static void page_values(const struct attention_tiles *tiles, const struct attention *a, float *out, int n_q,
+                        const float *scores, int page, int n)
 {
-	for (int page = 0; page < a->n_pages; page++) {
-		int before = page * KV_TILE;
-		for (int i = 0, queries; i < n; i += queries) {
-			queries = group_rows(n - i, tiles->queries);
-			tiles->values(a, out + (size_t)i * a->head_dim, scores + (size_t)i * a->score_stride + before, queries,
-			              page, least(a->n_positions - before, KV_TILE), i == 0);
-		}
+	for (int i = 0, queries; i < n_q; i += queries) {
+		queries = group_rows(n_q - i, tiles->queries);
+		tiles->values(a, out + (size_t)i * a->head_dim, scores + (size_t)i * a->score_stride, queries, page, n, i == 0);
 	}
 }
 
@@ -41,14 +38,23 @@ static void values_of(const struct attention_tiles *tiles, const struct attentio
 static void attend(const struct attention_tiles *tiles, const struct attention *a, float *out, const float *q, int n,
                    float *scores)
 {
-	float sums[ATTEND_QUERIES];
+	float largest[ATTEND_QUERIES], sums[ATTEND_QUERIES][LANES];
 	size_t d = a->head_dim;
 	scores_of(tiles, a, q, n, scores);
-	for (int i = 0; i < n; i++) sums[i] = tiles->softmax(scores + (size_t)i * a->score_stride, a->n_positions);
+	for (int i = 0; i < n; i++) largest[i] = tiles->largest(scores + (size_t)i * a->score_stride, a->n_positions);
+	memset(sums, 0, (size_t)n * sizeof *sums);
 	memset(out, 0, (size_t)n * d * sizeof *out);
-	values_of(tiles, a, out, n, scores);
-	for (size_t i = 0; i < (size_t)n; i++)
-		for (size_t c = 0; c < d; c++) out[i * d + c] /= sums[i];
+	for (int group = 0; group < a->n_pages; group += PAGE_GROUP) {
+		int end = least(group + PAGE_GROUP, a->n_pages);
+		for (int i = 0; i < n; i++)
+			tiles->terms(scores + (size_t)i * a->score_stride + group * KV_TILE, (end - group) * KV_TILE, largest[i], sums[i]);
+		for (int page = group; page < end; page++)
+			page_values(tiles, a, out, n, scores + page * KV_TILE, page, least(a->n_positions - page * KV_TILE, KV_TILE));
+	}
+	for (size_t i = 0; i < (size_t)n; i++) {
+		float sum = lanes_sum(sums[i]);
+		for (size_t c = 0; c < d; c++) out[i * d + c] /= sum;
+	}
 }
 
 void attention_row(const struct attention_tiles *tiles, float *out, const float *q, int n_q, int head_dim,

@@ -4,8 +4,8 @@
  * page is read, and its elements are widened, once for a tile of queries:
  *
  *     for some pages at a time:  scores of every tile      lanes are positions, one chain over d
- *     for every query:           softmax
- *     for every page:            values of every tile      lanes are d, one chain over positions, kept in out
+ *     for some pages at a time:  exponentials of every query, then
+ *       for every page:          values of every tile      lanes are d, one chain over positions, kept in out
  *
  * Positions beyond a query's last in a page are computed for the scores (whatever lies there), then masked.
  */
@@ -35,8 +35,11 @@ struct attention_tiles {
 	/* Scores of some queries on pages [page, end). */
 	void (*scores)(const struct attention *a, const float *q, float *scores, int queries, int page, int end,
 	               bool first_tile);
-	/* exp(score - max) in place, 0 beyond n_positions up to a whole KV_TILE; returns the lane sum. */
-	float (*softmax)(float *scores, int n_positions);
+	/* The largest of a query's scores; those beyond n_positions up to a whole KV_TILE become -inf. */
+	float (*largest)(float *scores, int n_positions);
+	/* exp(score - largest) in place for n scores, whole KV_TILEs, added to the lanes of the sum: a few pages
+	 * at a time, while values on their way are waited for. */
+	void (*terms)(float *scores, int n, float largest, float sum[LANES]);
 	/* out += the first n positions of a page for some queries; scores: those of the page. */
 	void (*values)(const struct attention *a, float *out, const float *scores, int queries, int page, int n,
 	               bool first_tile);
@@ -62,9 +65,9 @@ static inline const char *page_ahead(const struct attention *a, int page, int ah
 	return page_at(a, first_tile && page + ahead < a->n_pages ? page + ahead : page, element, type);
 }
 
-/* The members of an instruction set from its static scores_of_KV, softmax_terms and values_of_KV. */
+/* The members of an instruction set from its static scores_of_KV, scores_largest, scores_terms and values_of_KV. */
 #define ATTEND(isa, kv) \
-	static const struct attention_tiles tiles_##kv = {TILE_QUERIES, scores_of_##kv, softmax_terms, values_of_##kv}; \
+	static const struct attention_tiles tiles_##kv = {TILE_QUERIES, scores_of_##kv, scores_largest, scores_terms, values_of_##kv}; \
 	ATTEND_FUNCTION(attend_##kv##_##isa) \
 	{ \
 		attention_row(&tiles_##kv, out, q, n_q, head_dim, pages, k_offset, v_offset, n_positions, scale, scores); \

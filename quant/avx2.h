@@ -38,6 +38,13 @@ INLINE struct ahead ahead_stream(const uint16_t *w, int k, int k0, size_t distan
 	return ahead;
 }
 
+/* The outputs that a tile adds to: many rows lie on as many pages and have left the near caches since the
+ * last K block. */
+INLINE void prefetch_lines(const float *p, int n)
+{
+	for (int i = 0; i < n; i++) prefetch(p + 16 * i, 0);
+}
+
 /* c += a * b, as _mm256_fmadd_ps; left to itself gcc forms the product in place of a factor when
  * registers are short, and then moves and spills. */
 INLINE void fma8(__m256 *c, __m256 a, __m256 b) { __asm__("vfmadd231ps %2, %1, %0" : "+x"(*c) : "x"(a), "x"(b)); }

@@ -47,6 +47,13 @@ INLINE __m512 exp16(__m512 x)
 
 #undef HORNER16
 
+INLINE __m512 silu16(__m512 x)
+{
+	__m512 e = exp16(_mm512_or_ps(x, _mm512_set1_ps(-0.0f)));
+	__mmask16 negative = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
+	return _mm512_div_ps(_mm512_mask_mul_ps(x, negative, x, e), _mm512_add_ps(_mm512_set1_ps(1.0f), e));
+}
+
 /* The members of kernels_avx512 that are not those of kernels_avx2. */
 void matmul_bf16_avx512(float *y, size_t y_stride, const float *x, size_t x_stride, int m, const uint16_t *w,
                         int k, int panel_begin, int panel_end);

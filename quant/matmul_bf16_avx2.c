@@ -62,11 +62,13 @@ INLINE void tile_step(__m256 acc[TILE_ROWS][TILE_HALVES], const float *x, size_t
 /* y (+)= the chains of inputs [0, n) for R rows and H halves of panels, the first of them half `from` of
  * the panel at w; panels are w_stride elements apart.  y: the first panel's outputs. */
 INLINE void tile(float *y, size_t y_stride, const float *x, size_t x_stride, const uint16_t *w,
-                 size_t w_stride, int n, struct ahead ahead, bool first, const int R, const int from, const int H)
+                 size_t w_stride, int n, struct ahead ahead, bool first, bool copied, const int R, const int from,
+                 const int H)
 {
 	__m256 acc[TILE_ROWS][TILE_HALVES];
 	UNROLL for (int r = 0; r < R; r++) UNROLL for (int h = 0; h < H; h++) acc[r][h] = _mm256_setzero_ps();
 
+	if (copied && !first) UNROLL for (int r = 0; r < R; r++) prefetch_lines(y + (size_t)r * y_stride, (from + H + 1) / 2);
 	int i = 0;
 	for (; i + 2 <= n; i += 2, w += 2 * PANEL, ahead.at += ahead.step) {
 		if (i == ahead.cut) ahead.at += ahead.jump;
@@ -90,7 +92,7 @@ INLINE void stream(float *y, size_t y_stride, const float *x, size_t x_stride, c
 {
 	for (int k0 = 0; k0 < k; k0 += K_BLOCK)
 		tile(y, y_stride, x + k0, x_stride, w + (size_t)k0 * PANEL, packed_panel_elements(k),
-		     k - k0 < K_BLOCK ? k - k0 : K_BLOCK, ahead_stream(w, k, k0, AHEAD_BYTES, P), k0 == 0, R, 0, 2 * P);
+		     k - k0 < K_BLOCK ? k - k0 : K_BLOCK, ahead_stream(w, k, k0, AHEAD_BYTES, P), k0 == 0, false, R, 0, 2 * P);
 }
 
 #define FEW(R, P) \
@@ -132,7 +134,7 @@ struct block {
 		struct ahead ahead = b->ahead; \
 		ahead.at += (size_t)p * b->panel_size * sizeof *b->w; \
 		tile(y + p * PANEL, b->y_stride, x, COPY_STRIDE, b->w + (size_t)p * b->panel_size, 0, b->n, ahead, \
-		     b->first, R, 0, 2); \
+		     b->first, true, R, 0, 2); \
 	}
 
 /* R rows of TRIPLE panels. */
@@ -140,10 +142,10 @@ struct block {
 	static void tile_triple_##R(const struct block *b, float *y, const float *x) \
 	{ \
 		struct ahead ahead = b->ahead; \
-		tile(y, b->y_stride, x, COPY_STRIDE, b->w, b->panel_size, b->n, ahead, b->first, R, 0, 3); \
+		tile(y, b->y_stride, x, COPY_STRIDE, b->w, b->panel_size, b->n, ahead, b->first, true, R, 0, 3); \
 		ahead.at += b->panel_size * sizeof *b->w; \
 		tile(y + PANEL, b->y_stride, x, COPY_STRIDE, b->w + b->panel_size, b->panel_size, b->n, ahead, b->first, \
-		     R, 1, 3); \
+		     true, R, 1, 3); \
 	}
 
 TILE(3)

@@ -14,7 +14,7 @@ enum {
 	TILE_PANELS = 8,
 	CHUNK_ROWS = 96, /* rows copied at a time */
 	COPY_STRIDE = K_BLOCK + 16,
-	AHEAD_BYTES = 8192
+	AHEAD_BYTES = 4096
 };
 
 /* acc += x[0..R) * w for the first J inputs of a pair. */
@@ -40,6 +40,7 @@ INLINE void tile(float *y, size_t y_stride, const float *x, size_t x_stride, con
 	__m512 acc[TILE_ROWS][TILE_PANELS];
 	UNROLL for (int r = 0; r < R; r++) UNROLL for (int p = 0; p < P; p++) acc[r][p] = _mm512_setzero_ps();
 
+	if (R > FEW_ROWS && !first) UNROLL for (int r = 0; r < R; r++) prefetch_lines(y + (size_t)r * y_stride, P);
 	int i = 0;
 	for (; i + 2 <= n; i += 2, w += 2 * PANEL, ahead.at += ahead.step) {
 		if (i == ahead.cut) ahead.at += ahead.jump;

@@ -128,13 +128,14 @@ INLINE void prefetch_block(const struct panel *w, const struct span *k, int b, c
 }
 
 /* A file's whole product from its chunk(), which does all panels of one chunk of at most CHUNK_ROWS rows, its
- * FEW_ROWS and its TILE_ROWS: one function per format, so that all of a format's numbers are constants. */
+ * FEW_ROWS in tiles of FEW_TILE_ROWS, and its TILE_ROWS: one function per format, so that all of a format's
+ * numbers are constants. */
 #define MATMUL_Q8(name) \
 	INLINE void chunks(float *y, size_t y_stride, const struct q8_block *x, size_t x_stride, int m, \
 	                   const struct qmatrix *w, int panel_begin, int panel_end, const struct traits t) \
 	{ \
 		struct lanes lanes; \
-		int blocks = (w->k + Q_BLOCK - 1) / Q_BLOCK, tile_rows = m <= FEW_ROWS ? m : TILE_ROWS; \
+		int blocks = (w->k + Q_BLOCK - 1) / Q_BLOCK, tile_rows = m <= FEW_ROWS ? FEW_TILE_ROWS : TILE_ROWS; \
 		struct span k = {.blocks = blocks_of(t, w->k)}; \
 		for (; k.begin < blocks; k.begin = k.end) { \
 			k.end = k.begin + CHUNK_LANES / m < blocks ? k.begin + CHUNK_LANES / m : blocks; \

@@ -10,7 +10,7 @@
  */
 #include "quant/matmul_q_avx2.h"
 
-enum { FEW_ROWS = 2, TILE_ROWS = 4, TILE_SIDES = 4, SUB_BLOCKS = 4 };
+enum { FEW_ROWS = 2, FEW_TILE_ROWS = 2, TILE_ROWS = 4, TILE_SIDES = 4, SUB_BLOCKS = 4 };
 
 /* Blocks of a panel, unpacked; [1] of q: the high nibbles of what is split. */
 struct unpacked {

@@ -3,18 +3,25 @@
  * Included by a file per instruction set, which the compiler's flags tell it: with AVX512_VNNI four
  * products are added to 32 bits at once, else in pairs to 16 bits as often as these hold, then to 32.
  *
- * Few rows take the weights from the planes, several panels side by side: bound by memory.  For more
- * rows SUB_BLOCKS blocks of two panels become bytes and FP32 scales in L1, which tiles of rows read: these
+ * Few rows take the weights from the planes, several panels side by side: bound by memory, or, with VNNI, in
+ * tiles of 8 rows that fill all registers, faster than unpacking even where two of them do it.  For more rows
+ * SUB_BLOCKS blocks of two panels become bytes and FP32 scales in L1, which tiles of rows read: these
  * differ by format only where the arithmetic does.
  */
 #include "quant/matmul_q_avx512.h"
 
 #ifdef __AVX512VNNI__
-enum { VNNI = 1, FEW_ROWS = 4, ONE_ROW_PANELS = 4 };
+enum { VNNI = 1, FEW_ROWS = 16, FEW_TILE_ROWS = 8, ROWS_MOST = 8, ONE_ROW_PANELS = 4 };
 #else
-enum { VNNI = 0, FEW_ROWS = 2, ONE_ROW_PANELS = 2 };
+enum { VNNI = 0, FEW_ROWS = 2, FEW_TILE_ROWS = 2, ROWS_MOST = 6, ONE_ROW_PANELS = 2 };
 #endif
-enum { TILE_ROWS = 6, TILE_PANELS = 4, MANY_PANELS = 2, SUB_BLOCKS = 4 };
+enum {
+	TILE_ROWS = 6,     /* of unpacked panels; ROWS_MOST of any */
+	TILE_PANELS = 4,
+	MANY_PANELS = 2,
+	SUB_BLOCKS = 4,    /* unpacked at a time */
+	DIRECT_BLOCKS = 16 /* whose planes stay in L1 for a second tile of rows */
+};
 
 /* Bytes above 127 would saturate a pair of products: their nibbles are multiplied apart. */
 INLINE bool split_of(const struct traits t) { return !VNNI && largest_of(t) > 127; }
@@ -60,7 +67,7 @@ INLINE __m512i broadcast4(const int8_t *x)
 }
 
 /* sum[r][p] += the products of dot d of block b, the i-th unpacked, for R rows of 32 inputs. */
-INLINE void dots(__m512i sum[TILE_ROWS][TILE_PANELS], const struct panel *w, const struct unpacked *u, int b, int i,
+INLINE void dots(__m512i sum[ROWS_MOST][TILE_PANELS], const struct panel *w, const struct unpacked *u, int b, int i,
                  int d, const int8_t (*x)[Q_BLOCK], const struct traits t, const int R, const int P)
 {
 	const int begin = d * Q_STEPS / dots_of(t), end = (d + 1) * Q_STEPS / dots_of(t);
@@ -79,7 +86,7 @@ INLINE void dots(__m512i sum[TILE_ROWS][TILE_PANELS], const struct panel *w, con
 		const __m512i unit = _mm512_set1_epi16(part ? 16 : 1);
 		Q_UNROLL for (int first = begin; first < end; first += held) {
 			const int last = first + held < end ? first + held : end;
-			__m512i sum16[TILE_ROWS][TILE_PANELS];
+			__m512i sum16[ROWS_MOST][TILE_PANELS];
 			for (int r = 0; r < R; r++)
 				for (int p = 0; p < P; p++) sum16[r][p] = _mm512_setzero_si512();
 			Q_UNROLL for (int s = first; s < last; s++) {
@@ -105,7 +112,7 @@ INLINE void dots(__m512i sum[TILE_ROWS][TILE_PANELS], const struct panel *w, con
 INLINE void tile(float *y, size_t y_stride, const struct lanes *x, int at, const struct panel *w,
                  const struct unpacked *u, const struct span *k, const struct traits t, const int R, const int P)
 {
-	__m512 out[TILE_ROWS][TILE_PANELS];
+	__m512 out[ROWS_MOST][TILE_PANELS];
 	for (int r = 0; r < R; r++)
 		for (int p = 0; p < P; p++)
 			out[r][p] = k->begin ? _mm512_loadu_ps(y + (size_t)r * y_stride + p * PANEL) : _mm512_setzero_ps();
@@ -115,7 +122,7 @@ INLINE void tile(float *y, size_t y_stride, const struct lanes *x, int at, const
 		if (!u)
 			for (int p = 0; p < P; p++) prefetch_block(&w[p], k, b, t, P);
 		Q_UNROLL for (int d = 0; d < dots_of(t); d++) {
-			__m512i sum[TILE_ROWS][TILE_PANELS];
+			__m512i sum[ROWS_MOST][TILE_PANELS];
 			for (int r = 0; r < R; r++)
 				for (int p = 0; p < P; p++) sum[r][p] = _mm512_set1_epi32(x->side[at + r].offset[d]);
 			dots(sum, w, u, b, i, d, x->q + at, t, R, P);
@@ -155,6 +162,40 @@ INLINE void stream(float *y, size_t y_stride, const struct lanes *x, const struc
 		tile(y + panel * PANEL, y_stride, x, 0, planes, NULL, k, t, R, 1);
 	}
 }
+
+#ifdef __AVX512VNNI__
+/* 5 to FEW_ROWS rows, straight from the planes of two panels. */
+INLINE void direct(float *y, size_t y_stride, const struct lanes *x, int m, const struct qmatrix *w,
+                   const struct span *chunk, int panel_begin, int panel_end, const struct traits t)
+{
+	struct span k = *chunk;
+	int step = m <= FEW_TILE_ROWS ? chunk->end - chunk->begin : DIRECT_BLOCKS;
+	for (int panel = panel_begin; panel < panel_end; panel += 2) {
+		const bool two = panel_end - panel >= 2;
+		struct panel planes[2] = {panel_of(w, panel, t), panel_of(w, two ? panel + 1 : panel, t)};
+		for (k.begin = chunk->begin; k.begin < chunk->end; k.begin = k.end) {
+			k.end = k.begin + step < chunk->end ? k.begin + step : chunk->end;
+			for (int row = 0, n; row < m; row += n) {
+				n = group_rows(m - row, FEW_TILE_ROWS);
+				float *out = y + (size_t)row * y_stride + panel * PANEL;
+				int at = row * (k.chunk_end - k.chunk) + n * (k.begin - k.chunk);
+				switch (two ? n : -n) {
+				case 8: tile(out, y_stride, x, at, planes, NULL, &k, t, 8, 2); break;
+				case 7: tile(out, y_stride, x, at, planes, NULL, &k, t, 7, 2); break;
+				case 6: tile(out, y_stride, x, at, planes, NULL, &k, t, 6, 2); break;
+				case 5: tile(out, y_stride, x, at, planes, NULL, &k, t, 5, 2); break;
+				case 4: tile(out, y_stride, x, at, planes, NULL, &k, t, 4, 2); break; /* of 9 rows */
+				case -8: tile(out, y_stride, x, at, planes, NULL, &k, t, 8, 1); break;
+				case -7: tile(out, y_stride, x, at, planes, NULL, &k, t, 7, 1); break;
+				case -6: tile(out, y_stride, x, at, planes, NULL, &k, t, 6, 1); break;
+				case -5: tile(out, y_stride, x, at, planes, NULL, &k, t, 5, 1); break;
+				default: tile(out, y_stride, x, at, planes, NULL, &k, t, 4, 1); break;
+				}
+			}
+		}
+	}
+}
+#endif
 
 /* All rows and P unpacked panels. */
 INLINE void rows(float *y, size_t y_stride, const struct lanes *x, int m, const struct unpacked *u, const struct span *k,
@@ -233,8 +274,15 @@ INLINE void chunk(float *y, size_t y_stride, const struct lanes *x, int m, const
 	case 2: stream(y, y_stride, x, w, k, panel_begin, panel_end, t, 2, 2); return;
 #ifdef __AVX512VNNI__
 	case 3: stream(y, y_stride, x, w, k, panel_begin, panel_end, t, 3, 2); return;
-	case 4: stream(y, y_stride, x, w, k, panel_begin, panel_end, t, 4, 1); return;
+	case 4: stream(y, y_stride, x, w, k, panel_begin, panel_end, t, 4, 2); return;
 #endif
-	default: many(y, y_stride, x, m, w, k, panel_begin, panel_end, t); return;
+	default: break;
 	}
+#ifdef __AVX512VNNI__
+	if (m <= FEW_ROWS) {
+		direct(y, y_stride, x, m, w, k, panel_begin, panel_end, t);
+		return;
+	}
+#endif
+	many(y, y_stride, x, m, w, k, panel_begin, panel_end, t);
 }

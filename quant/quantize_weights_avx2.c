@@ -67,16 +67,24 @@ INLINE words shl32(words x, int n) { return (words){_mm256_slli_epi32(x.a, n), _
 INLINE words shr32(words x, int n) { return (words){_mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n)}; }
 INLINE words add32(words x, words y) { return WORDS(add_epi32); }
 INLINE words sub32(words x, words y) { return WORDS(sub_epi32); }
+INLINE words add16(words x, words y) { return WORDS(add_epi16); }
+INLINE words subs_u16(words x, words y) { return WORDS(subs_epu16); }
 INLINE words adds_s16(words x, words y) { return WORDS(adds_epi16); }
 INLINE words min_s16(words x, words y) { return WORDS(min_epi16); }
 INLINE words max_s16(words x, words y) { return WORDS(max_epi16); }
 INLINE words max_u16(words x, words y) { return WORDS(max_epu16); }
 INLINE words min_u8(words x, words y) { return WORDS(min_epu8); }
-INLINE words abs8(words x) { return (words){_mm256_abs_epi8(x.a), _mm256_abs_epi8(x.b)}; }
 INLINE words pack_s16(words x, words y) { return WORDS(packs_epi32); }
 INLINE words pack_s8(words x, words y) { return WORDS(packs_epi16); }
 INLINE words pack_u8(words x, words y) { return WORDS(packus_epi16); }
 INLINE words shuffle8(words x, words y) { return WORDS(shuffle_epi8); }
+
+/* sum, and 1 more where x > y. */
+INLINE words count_more16(words sum, words x, words y)
+{
+	words more = WORDS(cmpgt_epi16);
+	return (words){_mm256_sub_epi16(sum.a, more.a), _mm256_sub_epi16(sum.b, more.b)};
+}
 
 #undef F32S
 #undef WORDS
@@ -85,6 +93,9 @@ INLINE words words_select(mask m, words yes, words no)
 {
 	return words_cast(f32s_select(m, f32s_cast(yes), f32s_cast(no)));
 }
+
+/* x - y where m, else x. */
+INLINE words sub32_where(mask m, words x, words y) { return sub32(x, words_and(words_cast(m), y)); }
 
 INLINE words words_load(const void *p)
 {
@@ -107,10 +118,16 @@ INLINE words side_by_side(void)
 	return each16(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
 }
 
-/* E2M1 codes of 0 .. 12, twice the value. */
-INLINE words e2m1_code_table(void)
+/* The same from a0 b0 a1 b1 a2 b2 a3 b3 c0 d0 .. d3. */
+INLINE words pairs_side_by_side(void)
 {
-	return each16(_mm_setr_epi8(0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7));
+	return each16(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+}
+
+/* From E2M1 codes to themselves, but -0 to 0. */
+INLINE words no_negative_zero(void)
+{
+	return each16(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 0, 9, 10, 11, 12, 13, 14, 15));
 }
 
 /* 16 integers of at most 16 bits. */

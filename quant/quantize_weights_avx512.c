@@ -42,16 +42,24 @@ INLINE words shl32(words a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 INLINE words shr32(words a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 INLINE words add32(words a, words b) { return _mm512_add_epi32(a, b); }
 INLINE words sub32(words a, words b) { return _mm512_sub_epi32(a, b); }
+INLINE words add16(words a, words b) { return _mm512_add_epi16(a, b); }
+INLINE words subs_u16(words a, words b) { return _mm512_subs_epu16(a, b); }
+INLINE words sub32_where(mask m, words a, words b) { return _mm512_mask_sub_epi32(a, m, a, b); } /* a elsewhere */
 INLINE words adds_s16(words a, words b) { return _mm512_adds_epi16(a, b); }
 INLINE words min_s16(words a, words b) { return _mm512_min_epi16(a, b); }
 INLINE words max_s16(words a, words b) { return _mm512_max_epi16(a, b); }
 INLINE words max_u16(words a, words b) { return _mm512_max_epu16(a, b); }
 INLINE words min_u8(words a, words b) { return _mm512_min_epu8(a, b); }
-INLINE words abs8(words a) { return _mm512_abs_epi8(a); }
 INLINE words pack_s16(words a, words b) { return _mm512_packs_epi32(a, b); }
 INLINE words pack_s8(words a, words b) { return _mm512_packs_epi16(a, b); }
 INLINE words pack_u8(words a, words b) { return _mm512_packus_epi16(a, b); }
 INLINE words shuffle8(words a, words at) { return _mm512_shuffle_epi8(a, at); }
+
+/* sum, and 1 more where a > b. */
+INLINE words count_more16(words sum, words a, words b)
+{
+	return _mm512_mask_sub_epi16(sum, _mm512_cmpgt_epi16_mask(a, b), sum, _mm512_set1_epi16(-1));
+}
 
 /* From two packs of inputs a, b, c, d of four outputs: a0 a1 a2 a3 b0 .. d3 to a0 b0 c0 d0 a1 .. d3. */
 INLINE words side_by_side(void)
@@ -59,10 +67,16 @@ INLINE words side_by_side(void)
 	return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
 }
 
-/* E2M1 codes of 0 .. 12, twice the value. */
-INLINE words e2m1_code_table(void)
+/* The same from a0 b0 a1 b1 a2 b2 a3 b3 c0 d0 .. d3. */
+INLINE words pairs_side_by_side(void)
 {
-	return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7));
+	return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+}
+
+/* From E2M1 codes to themselves, but -0 to 0. */
+INLINE words no_negative_zero(void)
+{
+	return _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 0, 9, 10, 11, 12, 13, 14, 15));
 }
 
 INLINE void store_upper16(uint16_t *to, f32s x)

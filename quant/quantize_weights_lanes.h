@@ -31,9 +31,20 @@ struct inputs {
 	int n;
 };
 
-/* How weights become integers: w * inverse + offset.  E2M1: inverse is 2 / scale. */
+/* How weights become integers: w * inverse + offset. */
 struct steps {
 	f32s inverse, offset;
+};
+
+/* How they become E2M1 codes: e2m1_count; each limit stands in both halves of a word. */
+struct limits {
+	words half, three_halves, quarters, sevenths;
+};
+
+/* One or the other, by rule. */
+struct rounding {
+	struct steps steps;
+	struct limits limits;
 };
 
 /* The weights of a group in steps, for searches. */
@@ -264,9 +275,55 @@ INLINE void e2m1_errors(const struct scaled *s, const struct inputs *in, const f
 	}
 }
 
+/* Codes count the bounds 0.5, 1.5, 2.5, 3.5, 5, 7, 10 that x = |w| * inverse has passed.  The product rises with
+ * |w|, so each bound is one of BF16 magnitudes, compared as integers, and doubling it adds 1 to the exponent:
+ * limits are the last magnitudes that do not pass 0.5 and 1.5, and for 2.5, 5, .. and 3.5, 7, .. what to subtract
+ * so that the exponent counts.  Ties go to the even code. */
+enum { EXPONENT_ONE = 0x80, LARGEST_BF16 = 0x7f7f };
+
+INLINE words both16(int x) { return set32((uint32_t)(x * 0x10001)); }
+
+/* The last magnitude that does not pass, less some.  inverse is 1 / unit within 2^-21, or 0 where the unit is
+ * infinite.  The bound is put a little too high and cut to BF16: that magnitude passes or the next one does. */
+INLINE words e2m1_limit(f32s inverse, f32s unit, float bound, const bool passes_when_equal, int less)
+{
+	f32s above = f32s_mul(unit, f32s_set(bound * (1.0f + 0x1p-20f)));
+	words bits = words_and(words_cast(above), set32(0xffff0000u)), both = words_or(bits, shr32(bits, 16));
+	f32s x = f32s_mul(f32s_cast(bits), inverse);
+	if (passes_when_equal) return sub32_where(f32s_less(x, f32s_set(bound)), sub32(both, both16(less + 1)), both16(-1));
+	return sub32_where(f32s_less(f32s_set(bound), x), less ? sub32(both, both16(less)) : both, both16(1));
+}
+
+INLINE struct limits e2m1_limits(f32s inverse, f32s unit)
+{
+	const int one = EXPONENT_ONE - 1;
+	return (struct limits){e2m1_limit(inverse, unit, 0.5f, false, 0), e2m1_limit(inverse, unit, 1.5f, true, 0),
+	                       e2m1_limit(inverse, unit, 2.5f, false, one), e2m1_limit(inverse, unit, 3.5f, true, one)};
+}
+
+/* The same where the unit is a power of two, given its exponent; none: where all codes are 0. */
+INLINE struct limits e2m1_limits_of_power(words biased, mask none)
+{
+	const int one = EXPONENT_ONE - 1;
+	words high = shl32(biased, 7), unit = words_or(high, shl32(high, 16));
+	words half = sub32(unit, both16(0x80)), three_halves = add32(unit, both16(0x40 - 1));
+	words quarters = add32(unit, both16(0xa0 - one)), sevenths = add32(unit, both16(0xe0 - 1 - one));
+	words all = both16(LARGEST_BF16), most = both16(LARGEST_BF16 - one);
+	return (struct limits){words_select(none, all, half), words_select(none, all, three_halves),
+	                       words_select(none, most, quarters), words_select(none, most, sevenths)};
+}
+
+/* Magnitudes of E2M1 codes, not yet clamped, as 16-bit integers. */
+INLINE words e2m1_count(words pairs, const struct limits *limits)
+{
+	words u = words_and(pairs, set32(0x7fff7fffu));
+	words sum = add16(shr16(subs_u16(u, limits->quarters), 7), shr16(subs_u16(u, limits->sevenths), 7));
+	return count_more16(count_more16(sum, u, limits->half), u, limits->three_halves);
+}
+
 INLINE f32s power_of(words biased) { return f32s_cast(shl32(biased, 23)); }
 
-INLINE struct steps quantize_e8m0(const struct inputs *in, bool search, uint8_t *to)
+INLINE struct limits quantize_e8m0(const struct inputs *in, bool search, uint8_t *to)
 {
 	f32s largest = largest_of(in), zeros = f32s_set(0.0f);
 	mask tiny = f32s_less(largest, f32s_set(Q8_TINY));
@@ -282,7 +339,7 @@ INLINE struct steps quantize_e8m0(const struct inputs *in, bool search, uint8_t 
 	}
 	byte = words_select(tiny, set32(0), byte);
 	store_lower8(to, byte);
-	return (struct steps){f32s_select(tiny, zeros, power_of(sub32(set32(255), byte))), zeros};
+	return e2m1_limits_of_power(sub32(byte, set32(1)), tiny);
 }
 
 /* Nearest E4M3 as an integer in a float, 1 .. E4M3_LARGEST. */
@@ -324,14 +381,15 @@ INLINE f32s e4m3_search(const struct inputs *in, f32s rtn, f32s inverse, const b
 	return best;
 }
 
-INLINE struct steps quantize_e4m3(const struct inputs *in, float tensor_scale, bool search, uint8_t *to)
+INLINE struct limits quantize_e4m3(const struct inputs *in, float tensor_scale, bool search, uint8_t *to)
 {
 	f32s inverse = f32s_set(tensor_scale > Q8_TINY ? 1.0f / tensor_scale : 0.0f);
 	f32s code = e4m3_of(f32s_mul(f32s_mul(largest_of(in), inverse), f32s_set(1.0f / 6)));
 	if (search)
 		code = in->importance ? e4m3_search(in, code, inverse, true) : e4m3_search(in, code, inverse, false);
 	store_lower8(to, words_of(code));
-	return (struct steps){f32s_mul(f32s_div(f32s_set(2.0f), e4m3_value(code)), inverse), f32s_set(0.0f)};
+	f32s scale = e4m3_value(code), unit = f32s_set(tensor_scale > Q8_TINY ? 0.5f * tensor_scale : INFINITY);
+	return e2m1_limits(f32s_mul(f32s_div(f32s_set(2.0f), scale), inverse), f32s_mul(scale, unit));
 }
 
 /* Codes. */
@@ -339,39 +397,49 @@ INLINE struct steps quantize_e4m3(const struct inputs *in, float tensor_scale, b
 INLINE words rounded_of(const struct kind kind, f32s w, const struct steps *steps)
 {
 	if (kind.rule == RULE_MINIMUMS) return words_of(f32s_fma(w, steps->inverse, steps->offset));
-	f32s x = f32s_mul(w, steps->inverse);
-	return words_of(kind.rule == RULE_INTS ? x : round_e2m1(x));
+	return words_of(f32s_mul(w, steps->inverse));
 }
 
-/* u, or the E2M1 code, of inputs 4 s .. 4 s + 3: byte 4 o + i. */
-INLINE words codes_of(const struct kind kind, const uint16_t *pairs, int s, int zero, const struct steps *steps)
+/* u of two pairs of inputs a, b and c, d: within each 16 bytes a0 a1 a2 a3 b0 .. d3. */
+INLINE words integers_of(const struct kind kind, const words row[2], int zero, const struct steps *steps)
 {
-	words row[2] = {row_load(pairs, 2 * s), row_load(pairs, 2 * s + 1)}, halves[2], bytes;
+	words halves[2];
 	for (int r = 0; r < 2; r++)
 		halves[r] = pack_s16(rounded_of(kind, even_of(row[r]), steps), rounded_of(kind, odd_of(row[r]), steps));
 	if (kind.rule == RULE_INTS)
 		for (int r = 0; r < 2; r++) halves[r] = adds_s16(halves[r], set16((uint16_t)zero));
-	if (kind.rule == RULE_INTS || kind.rule == RULE_MINIMUMS) {
-		bytes = pack_u8(halves[0], halves[1]);
-		if (kind.low_bits < 4) bytes = min_u8(bytes, set8((uint8_t)((16 << kind.low_bits) - 1)));
-	} else {
-		words v = pack_s8(halves[0], halves[1]);
-		words magnitude = shuffle8(e2m1_code_table(), min_u8(abs8(v), set8(E2M1_TOP)));
-		bytes = words_or(magnitude, shr16(words_and(v, set8(0x80)), 4));
-	}
-	return shuffle8(bytes, side_by_side());
+	words bytes = pack_u8(halves[0], halves[1]);
+	return kind.low_bits < 4 ? min_u8(bytes, set8((uint8_t)((16 << kind.low_bits) - 1))) : bytes;
 }
 
-/* The planes of one block of Q_BLOCK inputs; steps of each half of it. */
-INLINE void block_store(const struct kind kind, const uint16_t *pairs, int zero, const struct steps steps[2],
+/* E2M1 codes: within each 16 bytes a0 b0 a1 b1 .. b3 c0 d0 .. d3. */
+INLINE words e2m1_codes_of(const words row[2], const struct limits *limits)
+{
+	words magnitude = min_u8(pack_u8(e2m1_count(row[0], limits), e2m1_count(row[1], limits)), set8(7));
+	words sign = shr16(words_and(pack_s8(row[0], row[1]), set8(0x80)), 4);
+	return shuffle8(no_negative_zero(), words_or(magnitude, sign));
+}
+
+/* u, or the E2M1 code, of inputs 4 s .. 4 s + 3: byte 4 o + i. */
+INLINE words codes_of(const struct kind kind, const uint16_t *pairs, int s, int zero,
+                     const struct rounding *rounding)
+{
+	words row[2] = {row_load(pairs, 2 * s), row_load(pairs, 2 * s + 1)};
+	if (kind.rule == RULE_INTS || kind.rule == RULE_MINIMUMS)
+		return shuffle8(integers_of(kind, row, zero, &rounding->steps), side_by_side());
+	return shuffle8(e2m1_codes_of(row, &rounding->limits), pairs_side_by_side());
+}
+
+/* The planes of one block of Q_BLOCK inputs; rounding of its halves. */
+INLINE void block_store(const struct kind kind, const uint16_t *pairs, int zero, const struct rounding *const rounding[2],
                         uint8_t *q, uint8_t *low)
 {
 	enum { VECTOR = 4 * PANEL };
 	const int bits = kind.low_bits, fields = bits ? 8 / bits : 1;
 	words field = set8((uint8_t)((1 << bits) - 1)), below = set32(0);
 	for (int p = 0; p < 4; p++) {
-		words a = codes_of(kind, pairs, 2 * p, zero, &steps[p / 2]);
-		words b = codes_of(kind, pairs, 2 * p + 1, zero, &steps[p / 2]);
+		words a = codes_of(kind, pairs, 2 * p, zero, rounding[p / 2]);
+		words b = codes_of(kind, pairs, 2 * p + 1, zero, rounding[p / 2]);
 		if (!bits) {
 			words_stream(q + p * VECTOR, words_or(a, shl16(b, 4)));
 			continue;
@@ -385,15 +453,19 @@ INLINE void block_store(const struct kind kind, const uint16_t *pairs, int zero,
 	}
 }
 
-INLINE struct steps group_quantize(const struct kind kind, struct qmatrix *dst, const struct format_info *info,
-                                   const struct inputs *in, bool search, size_t group)
+INLINE void group_quantize(struct rounding *rounding, const struct kind kind, struct qmatrix *dst,
+                           const struct format_info *info, const struct inputs *in, bool search, size_t group)
 {
 	size_t at = group * PANEL;
 	switch (kind.rule) {
-	case RULE_INTS: return quantize_ints(in, kind.low_bits, info->zero, search, (uint16_t *)dst->scale + at);
-	case RULE_MINIMUMS: return quantize_with_minimum(in, search, (uint16_t *)dst->scale + at, dst->min + at);
-	case RULE_E8M0: return quantize_e8m0(in, search, (uint8_t *)dst->scale + at);
-	default: return quantize_e4m3(in, dst->tensor_scale, search, (uint8_t *)dst->scale + at);
+	case RULE_INTS:
+		rounding->steps = quantize_ints(in, kind.low_bits, info->zero, search, (uint16_t *)dst->scale + at);
+		break;
+	case RULE_MINIMUMS:
+		rounding->steps = quantize_with_minimum(in, search, (uint16_t *)dst->scale + at, dst->min + at);
+		break;
+	case RULE_E8M0: rounding->limits = quantize_e8m0(in, search, (uint8_t *)dst->scale + at); break;
+	default: rounding->limits = quantize_e4m3(in, dst->tensor_scale, search, (uint8_t *)dst->scale + at); break;
 	}
 }
 
@@ -401,17 +473,17 @@ INLINE struct steps group_quantize(const struct kind kind, struct qmatrix *dst, 
 INLINE void span_quantize(const struct kind kind, struct qmatrix *dst, const struct format_info *info,
                           const struct inputs *in, bool search, size_t block)
 {
-	struct steps steps[2];
+	struct rounding first, second;
 	size_t group = block * Q_BLOCK / (size_t)info->group;
-	steps[0] = group_quantize(kind, dst, info, &(struct inputs){in->pairs, in->importance, info->group}, search, group);
-	steps[1] = steps[0];
+	group_quantize(&first, kind, dst, info, &(struct inputs){in->pairs, in->importance, info->group}, search, group);
 	if (kind.rule == RULE_E4M3) {
-		struct inputs second = {in->pairs + info->group * PANEL,
-		                        in->importance ? in->importance + info->group : NULL, info->group};
-		steps[1] = group_quantize(kind, dst, info, &second, search, group + 1);
+		struct inputs rest = {in->pairs + info->group * PANEL,
+		                      in->importance ? in->importance + info->group : NULL, info->group};
+		group_quantize(&second, kind, dst, info, &rest, search, group + 1);
 	}
+	const struct rounding *const rounding[2] = {&first, kind.rule == RULE_E4M3 ? &second : &first};
 	for (int b = 0; b < in->n / Q_BLOCK; b++, block++)
-		block_store(kind, in->pairs + b * Q_BLOCK * PANEL, info->zero, steps, dst->q + block * 4 * 4 * PANEL,
+		block_store(kind, in->pairs + b * Q_BLOCK * PANEL, info->zero, rounding, dst->q + block * 4 * 4 * PANEL,
 		            kind.low_bits ? dst->low + block * (size_t)kind.low_bits * 4 * PANEL : NULL);
 }
 
