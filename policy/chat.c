@@ -16,12 +16,20 @@ struct chat {
 	struct jinja *template; /* NULL: refused says why */
 	char *path;             /* owned; of the file that the template is from, or NULL */
 	struct err refused;
-	json_t *variables; /* owned; all but messages */
+	json_t *variables;      /* owned; all but messages */
 };
+
+const char *chat_path(const struct chat *chat) { return chat->path; }
 
 static int refuse(struct err *err, const char *path, const struct err *why)
 {
 	return err_set(err, why->code, "%s: %.700s; %s", path, why->text, way_out);
+}
+
+static void path_take(struct chat *chat, const char *path)
+{
+	free(chat->path);
+	chat->path = xstrdup(path);
 }
 
 /* Make text the chat's template, in place of one found before. */
@@ -29,9 +37,8 @@ static void template_take(struct chat *chat, const char *path, const char *text,
 {
 	struct err why = {0};
 
+	path_take(chat, path);
 	jinja_free(chat->template);
-	free(chat->path);
-	chat->path = xstrdup(path);
 	if (jinja_compile(&chat->template, text, n, &why) != 0)
 		refuse(&chat->refused, path, &why);
 }
@@ -60,11 +67,13 @@ static void template_choose(struct chat *chat, const char *path, const json_t *c
 		return;
 	if (!json_is_string(template))
 		template = template_default(template);
-	if (json_is_string(template))
+	if (json_is_string(template)) {
 		template_take(chat, path, json_string_value(template), json_string_length(template));
-	else
-		err_set(&chat->refused, ERR_UNSUPPORTED, "%s: chat_template has no template called \"default\"; %s",
-		        path, way_out);
+		return;
+	}
+	path_take(chat, path);
+	err_set(&chat->refused, ERR_UNSUPPORTED, "%s: chat_template has no template called \"default\"; %s", path,
+	        way_out);
 }
 
 /* ---- special tokens ---- */
@@ -105,7 +114,7 @@ static int optional_open(struct file_map *map, bool *there, char *path, const ch
 	struct err missing;
 
 	snprintf(path, PATH_BYTES_MAX, "%s/%s", model_dir, name);
-	*there = file_map_open(map, path, &missing) == 0;
+	*there = file_map_small(map, path, FILE_JSON_BYTES_MAX, &missing) == 0;
 	if (*there || missing.code == ERR_MISSING)
 		return 0;
 	*err = missing;
@@ -206,6 +215,25 @@ void chat_close(struct chat *chat)
 	free(chat->path);
 	json_decref(chat->variables);
 	free(chat);
+}
+
+int chat_variables_set(struct chat *chat, const char *json, struct err *err)
+{
+	json_error_t error = {.text = ""};
+	json_t *variables = json[0] ? json_loads(json, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error) : json_object();
+	int code = 0;
+
+	if (!json_is_object(variables))
+		code = err_set(err, ERR_CONFIG,
+		               "expected a JSON object such as {\"enable_thinking\": false}, found \"%.100s\" (%s)", json,
+		               variables ? "no object" : error.text);
+	else if (json_object_get(variables, "messages"))
+		code = err_set(err, ERR_CONFIG, "expected variables of the chat template, found `messages`, which the "
+		               "prompts' lines give: take it out");
+	else
+		json_object_update(chat->variables, variables);
+	json_decref(variables);
+	return code;
 }
 
 /* ---- messages ---- */

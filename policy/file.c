@@ -36,6 +36,16 @@ int file_map_open(struct file_map *map, const char *path, struct err *err)
 	return code;
 }
 
+int file_map_small(struct file_map *map, const char *path, size_t n_bytes_max, struct err *err)
+{
+	int code = file_map_open(map, path, err);
+	if (code || map->n_bytes <= n_bytes_max) return code;
+	code = err_set(err, ERR_TOO_BIG, "%s: expected at most %zu bytes, found %zu: another file, or a damaged one",
+	               path, n_bytes_max, map->n_bytes);
+	file_map_close(map);
+	return code;
+}
+
 void file_map_close(struct file_map *map)
 {
 	if (map->n_bytes > 0) {

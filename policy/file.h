@@ -15,6 +15,11 @@ struct file_map {
 int file_map_open(struct file_map *map, const char *path, struct err *err);
 void file_map_close(struct file_map *map);
 
+enum { FILE_JSON_BYTES_MAX = 16 << 20 }; /* of a model's JSON files but the tokenizer's; parsed they take 20 times that */
+
+/* The same, ERR_TOO_BIG beyond n_bytes_max: for a file that is to be parsed as a whole. */
+int file_map_small(struct file_map *map, const char *path, size_t n_bytes_max, struct err *err);
+
 struct file_part {
 	const void *bytes; /* borrowed */
 	size_t n_bytes;

@@ -60,7 +60,7 @@ struct forward {
 	const struct policy *policy;
 	const struct forward_row *rows;
 	int n_rows, n_logits;
-	bool draft;
+	enum policy_part part;
 	float *logits;
 	size_t logits_stride;
 };
@@ -68,16 +68,25 @@ struct forward {
 static size_t padded(int n) { return (size_t)panels(n) * PANEL; }
 static int least(int a, int b) { return a < b ? a : b; }
 
+/* The quantized weights that this call uses; without planes: the target's. */
+static struct qmatrix draft_of(const struct forward *f, const struct linear *linear)
+{
+	if (f->part == PART_TARGET || !linear->draft.q) return (struct qmatrix){0};
+	bool nested = f->part == PART_DRAFT_INT4 && linear->draft.low;
+	return nested ? qmatrix_int4(&linear->draft) : linear->draft;
+}
+
 /* y [n_rows][y_stride] = input times the outputs [begin, end) of the layer, and their biases; begin on a panel. */
 static void linear_apply(const struct forward *f, const struct linear *linear, const struct input *input,
                          int n_rows, float *y, size_t y_stride, struct range outputs)
 {
 	int begin = outputs.begin / PANEL, end = panels(outputs.end);
 	if (outputs.begin >= outputs.end || n_rows == 0) return;
-	if (f->draft && linear->draft.q && f->policy->draft_fp32)
-		f->kernels->matmul_q32(y, y_stride, input->x, input->x_stride, n_rows, &linear->draft, begin, end);
-	else if (f->draft && linear->draft.q)
-		f->kernels->matmul_q8(y, y_stride, input->q8, input->q8_stride, n_rows, &linear->draft, begin, end);
+	struct qmatrix draft = draft_of(f, linear);
+	if (draft.q && f->policy->draft_fp32)
+		f->kernels->matmul_q32(y, y_stride, input->x, input->x_stride, n_rows, &draft, begin, end);
+	else if (draft.q)
+		f->kernels->matmul_q8(y, y_stride, input->q8, input->q8_stride, n_rows, &draft, begin, end);
 	else
 		f->kernels->matmul_bf16(y, y_stride, input->x, input->x_stride, n_rows, linear->target, linear->k,
 		                        begin, end);
@@ -89,7 +98,7 @@ static void linear_apply(const struct forward *f, const struct linear *linear, c
 /* Columns [begin, end) of a row to INT8; begin on a group. */
 static void quantize(const struct forward *f, const struct input *input, int row, struct range columns)
 {
-	if (!f->draft || f->policy->draft_fp32 || columns.begin >= columns.end) return;
+	if (f->part == PART_TARGET || f->policy->draft_fp32 || columns.begin >= columns.end) return;
 	f->kernels->quantize_q8(input->q8 + (size_t)row * input->q8_stride + columns.begin / Q_BLOCK,
 	                        input->x + (size_t)row * input->x_stride + columns.begin,
 	                        columns.end - columns.begin);
@@ -156,7 +165,7 @@ static void project_heads(const struct forward *f, const struct team *team, int 
 }
 
 /* KV heads attended together: only the drafter needs whole INT8 groups. */
-static int span_of(const struct forward *f) { return f->draft ? f->span : 1; }
+static int span_of(const struct forward *f) { return f->part == PART_TARGET ? 1 : f->span; }
 static int spans_of(const struct forward *f) { return (f->config.n_kv_heads + span_of(f) - 1) / span_of(f); }
 
 /* units: those of this thread, each a row and a span of KV heads. */
@@ -275,15 +284,15 @@ static void check_rows(struct forward *f)
 	}
 }
 
-void forward_run(struct forward *f, const struct policy *policy, bool draft, const struct forward_row *rows,
-                 int n_rows, float *logits, size_t stride)
+void forward_run(struct forward *f, const struct policy *policy, enum policy_part part,
+                 const struct forward_row *rows, int n_rows, float *logits, size_t stride)
 {
 	assert(n_rows >= 0 && n_rows <= f->rows_max);
 	assert(model_config_same_shape(&f->config, &policy->config));
-	assert(!draft || policy->drafts);
+	assert(part == PART_TARGET || policy->drafts);
 	if (n_rows == 0) return;
 	f->policy = policy;
-	f->draft = draft;
+	f->part = part;
 	f->rows = rows;
 	f->n_rows = n_rows;
 	f->logits = logits;

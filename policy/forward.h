@@ -26,8 +26,8 @@ struct forward *forward_open(const struct model_config *config, int rows_max, in
 void forward_close(struct forward *forward);
 
 /* logits [n_logits][stride] f32, stride >= forward_logits_stride(config); entries at and above
- * vocab_size are undefined.  draft: use the quantized linear layers. */
-void forward_run(struct forward *forward, const struct policy *policy, bool draft,
+ * vocab_size are undefined.  Parts but PART_TARGET need a policy with a drafter. */
+void forward_run(struct forward *forward, const struct policy *policy, enum policy_part part,
                  const struct forward_row *rows, int n_rows, float *logits, size_t stride);
 
 size_t forward_logits_stride(const struct model_config *config);

@@ -193,6 +193,29 @@ int kv_seq_reserve(struct kv_seq *seq, int write_from, int n_positions)
 	return 0;
 }
 
+static size_t page_data_bytes(const struct kv_seq *seq) { return seq->cache->page_bytes - sizeof(struct page); }
+
+size_t kv_seq_export_bytes(const struct kv_seq *seq, int n_positions)
+{
+	return (size_t)pages_for(n_positions) * page_data_bytes(seq);
+}
+
+void kv_seq_export(const struct kv_seq *seq, int n_positions, void *bytes)
+{
+	assert(pages_for(n_positions) <= seq->n_pages);
+	for (int i = 0; i < pages_for(n_positions); i++)
+		memcpy((char *)bytes + (size_t)i * page_data_bytes(seq), seq->pages[i], page_data_bytes(seq));
+}
+
+int kv_seq_import(struct kv_seq *seq, int n_positions, const void *bytes)
+{
+	assert(seq->n_pages == 0);
+	int rc = kv_seq_reserve(seq, 0, n_positions);
+	for (int i = 0; !rc && i < seq->n_pages; i++)
+		memcpy(seq->pages[i], (const char *)bytes + (size_t)i * page_data_bytes(seq), page_data_bytes(seq));
+	return rc;
+}
+
 void kv_seq_truncate(struct kv_seq *seq, int n_positions)
 {
 	assert(n_positions >= 0);

@@ -52,6 +52,13 @@ int kv_seq_reserve(struct kv_seq *seq, int write_from, int n_positions);
 void kv_seq_put_key(const struct kv_seq *seq, int position, int layer, int kv_head, const float *key);
 void kv_seq_put_value(const struct kv_seq *seq, int position, int layer, int kv_head, const float *value);
 
+/* The pages that hold positions [0, n_positions), one after the other, as bytes for another cache of the same
+ * model and type: what the two compute from them is the same bits. */
+size_t kv_seq_export_bytes(const struct kv_seq *seq, int n_positions);
+void kv_seq_export(const struct kv_seq *seq, int n_positions, void *bytes);
+/* Into an open, empty sequence; ERR_MEMORY when the budget is spent, with nothing changed. */
+int kv_seq_import(struct kv_seq *seq, int n_positions, const void *bytes);
+
 /* Give back pages wholly beyond n_positions. */
 void kv_seq_truncate(struct kv_seq *seq, int n_positions);
 

@@ -222,10 +222,10 @@ int model_config_read(struct model_config *config, const char *dir, struct err *
 	char path[PATH_MAX];
 	struct file_map json = {0}, generation = {0};
 	snprintf(path, sizeof path, "%s/config.json", dir);
-	int code = file_map_open(&json, path, err);
+	int code = file_map_small(&json, path, FILE_JSON_BYTES_MAX, err);
 	if (code) return code;
 	snprintf(path, sizeof path, "%s/generation_config.json", dir);
-	code = file_map_open(&generation, path, err);
+	code = file_map_small(&generation, path, FILE_JSON_BYTES_MAX, err);
 	bool missing = code == ERR_MISSING;
 	if (!code || missing) {
 		code = model_config_parse(config, (const char *)json.bytes, json.n_bytes,

@@ -18,7 +18,7 @@
 #include "policy/team.h"
 #include "quant/bf16.h"
 
-enum { PARTS_MAX = 3, COPY_ROWS = 64 };
+enum { PARTS_MAX = 3, COPY_ROWS = 64, RELEASE_ELEMENTS = 2 << 20 /* read by a thread between two hints */ };
 
 /* A policy in the making. */
 struct maker {
@@ -101,6 +101,7 @@ static void copy_share(const struct team *team, void *arg)
 	struct copying *copying = arg;
 	const struct weight_tensor *t = &copying->weights->tensors[copying->tensor];
 	struct range part = team_share(team, t->rows, COPY_ROWS);
+	int kept = part.begin;
 	for (int row = part.begin; row < part.end; row += COPY_ROWS) {
 		int n_rows = part.end - row < COPY_ROWS ? part.end - row : COPY_ROWS;
 		size_t n = (size_t)n_rows * (size_t)t->cols;
@@ -108,6 +109,9 @@ static void copy_share(const struct team *team, void *arg)
 		const uint16_t *rows = weights_rows(copying->weights, copying->tensor, row, n_rows, to);
 		if (rows != to) memcpy(to, rows, n * sizeof *to);
 		if (!weights_finite(to, n)) atomic_store(&copying->bad, true);
+		if ((size_t)(row + n_rows - kept) * (size_t)t->cols < RELEASE_ELEMENTS) continue;
+		weights_release(copying->weights, copying->tensor, kept, row + n_rows - kept);
+		kept = row + n_rows;
 	}
 }
 
@@ -118,7 +122,7 @@ static uint16_t *take_matrix(struct maker *maker, int tensor)
 	struct copying copying = {.weights = maker->weights, .tensor = tensor, .to = take(maker->policy, n_bytes)};
 	team_run(maker->n_threads, copy_share, &copying);
 	if (copying.bad) maker->bad = tensor;
-	weights_release(maker->weights, tensor);
+	weights_release(maker->weights, tensor, 0, t->rows);
 	return copying.to;
 }
 
@@ -129,6 +133,7 @@ struct packing {
 	const struct parts *parts;
 	enum quantizer quantizer;
 	atomic_bool bad;
+	atomic_uint largest; /* magnitude, bf16 bits */
 };
 
 /* The part of an output, or -1 in a gap. */
@@ -163,28 +168,47 @@ static const uint16_t *panel_rows(const struct parts *parts, int first, int *n, 
 	return scratch;
 }
 
+/* Outputs [begin, end) have been packed. */
+static void release_outputs(const struct parts *parts, int begin, int end)
+{
+	for (int i = 0; i < parts->n_parts; i++) {
+		int rows = parts->weights->tensors[parts->tensor[i]].rows, at = parts->at[i];
+		int first = begin > at ? begin - at : 0, last = end - at < rows ? end - at : rows;
+		if (first < last) weights_release(parts->weights, parts->tensor[i], first, last - first);
+	}
+}
+
 static void pack_panels(const struct team *team, void *arg)
 {
 	struct packing *packing = arg;
 	struct linear *linear = packing->linear;
 	struct range part = team_share(team, panels(linear->n), 1);
 	size_t k = (size_t)linear->k;
+	int kept = part.begin;
 	uint16_t *scratch = xaligned(PANEL * k * sizeof *scratch);
+	bool whole = linear->draft.q && linear->draft.format == FORMAT_NVFP4; /* its scale is the whole matrix's */
+	unsigned own = 0;
 	for (int p = part.begin; p < part.end; p++) {
 		int n = PANEL;
 		const uint16_t *rows = panel_rows(packing->parts, p * PANEL, &n, linear->k, scratch);
 		if (!weights_finite(rows, (size_t)n * k)) atomic_store(&packing->bad, true);
 		pack_bf16(linear->target + (size_t)p * packed_panel_elements(linear->k), rows, n, linear->k, 0, 1);
+		unsigned largest = whole ? qmatrix_largest(&linear->draft, linear->target, p, p + 1) : 0;
+		if (largest > own) own = largest;
+		if ((size_t)(p + 1 - kept) * PANEL * k < RELEASE_ELEMENTS) continue;
+		release_outputs(packing->parts, kept * PANEL, (p + 1) * PANEL);
+		kept = p + 1;
 	}
 	free(scratch);
 	if (!linear->draft.q) return;
-	bool whole = linear->draft.format == FORMAT_NVFP4; /* its scale is the whole matrix's */
-	if (whole) team_wait(team);
-	if (atomic_load(&packing->bad)) return; /* what is quantized is finite */
 	if (whole) {
-		if (team->thread == 0) qmatrix_set_tensor_scale(&linear->draft, linear->target);
+		unsigned most = atomic_load(&packing->largest);
+		while (own > most && !atomic_compare_exchange_weak(&packing->largest, &most, own)) continue;
+		team_wait(team);
+		if (team->thread == 0) qmatrix_set_largest(&linear->draft, (uint16_t)atomic_load(&packing->largest));
 		team_wait(team);
 	}
+	if (atomic_load(&packing->bad)) return; /* what is quantized is finite */
 	kernels_best()->quantize(&linear->draft, linear->target, packing->quantizer, NULL, part.begin, part.end);
 }
 
@@ -217,7 +241,7 @@ static void take_linear(struct maker *maker, struct linear *linear, const struct
 	struct packing packing = {.linear = linear, .parts = parts, .quantizer = maker->draft->quantizer};
 	team_run(maker->n_threads, pack_panels, &packing);
 	if (packing.bad) maker->bad = find_bad(parts);
-	for (int i = 0; i < parts->n_parts; i++) weights_release(maker->weights, parts->tensor[i]);
+	release_outputs(parts, 0, n);
 }
 
 /* ---- one layer ---- */
@@ -277,12 +301,17 @@ static void take_layer(struct maker *maker, int i)
 	if (c->mlp_bias) take_bias(maker, &layer->down, i, "mlp.down_proj.bias", 0);
 }
 
-struct draft_options draft_options_of(const struct config_speculation *config)
+_Static_assert((int)DRAFT_FORMAT_AUTO == (int)N_FORMATS, "follows the formats");
+
+struct draft_options draft_options_of(const struct config_speculation *config, int mode)
 {
 	int head = config->head_format;
+	bool automatic = config->format == DRAFT_FORMAT_AUTO, choose = automatic && mode == ROLLOUT_SPECULATIVE;
+	enum format format = choose ? FORMAT_INT8 : automatic ? FORMAT_INT4 : (enum format)config->format;
 	return (struct draft_options){
-		.format = (enum format)config->format,
-		.head_format = head == DRAFT_HEAD_SAME   ? (enum format)config->format
+		.format = format,
+		.choose = choose,
+		.head_format = head == DRAFT_HEAD_SAME   ? format
 		               : head == DRAFT_HEAD_BF16 ? FORMAT_BF16
 		                                         : (enum format)(head - DRAFT_HEAD_FORMATS),
 		.quantizer = config->quantizer == DRAFT_RTN ? QUANTIZE_RTN : QUANTIZE_SEARCH,
@@ -316,6 +345,7 @@ int policy_create(struct policy **out, const struct weights *weights, int64_t ve
 	policy->version = version;
 	policy->drafts = draft != NULL;
 	policy->draft_fp32 = draft && draft->fp32_activations;
+	policy->draft_choose = draft && draft->choose;
 	policy->bytes = sizeof *policy + (size_t)policy->config.n_layers * sizeof *policy->layers;
 	struct maker maker = {policy, weights, draft ? draft : &none, n_threads, .bad = -1};
 	take_all(&maker);

@@ -33,10 +33,11 @@ struct draft_options {
 	enum format format, head_format; /* FORMAT_BF16: the target's own weights */
 	enum quantizer quantizer;
 	bool fp32_activations; /* else INT8 */
+	bool choose;           /* its int4 part is a drafter of its own: the engine chooses (format int8) */
 };
 
-/* As the config says. */
-struct draft_options draft_options_of(const struct config_speculation *config);
+/* As the config says; mode: enum rollout_mode. */
+struct draft_options draft_options_of(const struct config_speculation *config, int mode);
 
 struct policy {
 	struct model_config config;
@@ -47,7 +48,15 @@ struct policy {
 	struct linear head;     /* packed from lm_head, or from the embedding if tied */
 	float *rope_frequency, rope_scale; /* [head_dim/2] rotation per position; of cos and sin, see rope.h */
 	bool drafts, draft_fp32; /* has a drafter; which takes FP32 activations */
+	bool draft_choose;      /* as draft_options.choose */
 	size_t bytes;           /* memory held */
+};
+
+/* Whose weights a forward pass multiplies by. */
+enum policy_part {
+	PART_TARGET,
+	PART_DRAFT,      /* the quantized copy */
+	PART_DRAFT_INT4  /* the four high bits of its nested formats (format.h); other layers as PART_DRAFT */
 };
 
 /* Rows of gate_up before the first row of up: ffn_dim padded to PANEL. */

@@ -15,7 +15,7 @@
 #include "configs/err.h"
 
 enum {
-	SAFETENSORS_HEADER_MAX = 100 * 1000 * 1000, /* bytes, the format's own limit */
+	SAFETENSORS_HEADER_MAX = 16 << 20, /* bytes: 100,000 tensors; the format allows 100 MB, which parsed are 2 GB */
 	SAFETENSORS_DIMS_MAX = 8
 };
 

@@ -23,7 +23,8 @@ enum {
 	TOKENIZER_IDS_MAX = 1 << 22,            /* largest id + 1 */
 	TOKENIZER_OPS_MAX = 64,                 /* of one normalizer, pre-tokenizer or decoder */
 	TOKENIZER_TEMPLATE_MAX = 64,            /* special tokens around a text */
-	TOKENIZER_FILE_BYTES_MAX = 256 << 20,
+	TOKENIZER_FILE_BYTES_MAX = 64 << 20,    /* the largest published ones have 35 MB; parsed it takes 15 times that */
+	TOKENIZER_GROWN_BYTES = 64 << 20,       /* what operations may make of a text, beyond 4 times its bytes */
 	TOKENIZER_TEXT_BYTES_MAX = 256 << 20,   /* one text to encode */
 };
 
@@ -40,6 +41,8 @@ struct pieces {
 	size_t n_bytes, bytes_capacity;
 	struct piece *items;
 	size_t n, capacity;
+	size_t n_bytes_max; /* 0: none; what would go beyond is left out, and over is true */
+	bool over;
 	bool lossy; /* decoding to UTF-8: U+FFFD where Hugging Face's decoders write it */
 };
 

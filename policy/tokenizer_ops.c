@@ -73,15 +73,23 @@ void ops_free(struct ops *ops)
 
 int ops_run(const struct ops *ops, struct pieces *pieces, struct pieces *scratch, struct err *err)
 {
-	for (int i = 0; i < ops->n; i++) {
+	size_t n_bytes = pieces->n_bytes, most = TOKENIZER_GROWN_BYTES + 4 * n_bytes;
+	int code = 0;
+
+	for (int i = 0; i < ops->n && code == 0; i++) {
 		pieces_clear(scratch);
-		if (ops->items[i].apply(&ops->items[i], pieces, scratch, err) != 0)
-			return err->code;
+		scratch->n_bytes_max = most;
+		code = ops->items[i].apply(&ops->items[i], pieces, scratch, err);
+		if (code == 0 && scratch->over)
+			code = err_set(err, ERR_TOO_BIG, "tokenizer: its operations make more than %zu bytes of a text of %zu", most,
+			               n_bytes);
+		scratch->n_bytes_max = 0;
+		scratch->over = false;
 		struct pieces done = *scratch;
 		*scratch = *pieces;
 		*pieces = done;
 	}
-	return 0;
+	return code;
 }
 
 /* What a match becomes counts as its last character, or as the one before an empty match. */

@@ -35,7 +35,9 @@ void pieces_open(struct pieces *pieces, bool literal)
 
 void pieces_write(struct pieces *pieces, const char *bytes, size_t n)
 {
-	if (n == 0)
+	if (pieces->n_bytes_max > 0 && n > pieces->n_bytes_max - pieces->n_bytes)
+		pieces->over = true;
+	if (n == 0 || pieces->over)
 		return;
 	pieces->bytes = grown(pieces->bytes, pieces->n_bytes + n, &pieces->bytes_capacity, 1);
 	memcpy(pieces->bytes + pieces->n_bytes, bytes, n);

@@ -115,9 +115,10 @@ const char *weights_dtype(const struct weights *weights, int tensor)
 	return weights->files ? weights_files_dtype(weights->files, tensor) : "BF16";
 }
 
-void weights_release(const struct weights *weights, int tensor)
+void weights_release(const struct weights *weights, int tensor, int row, int n_rows)
 {
-	if (weights->files) weights_files_release(weights->files, tensor);
+	size_t cols = (size_t)weights->tensors[tensor].cols;
+	if (weights->files) weights_files_release(weights->files, tensor, (size_t)row * cols, (size_t)n_rows * cols);
 }
 
 void weights_free(struct weights *weights)

@@ -53,8 +53,8 @@ const uint16_t *weights_rows(const struct weights *weights, int tensor, int row,
 /* "BF16", "F16" or "F32" as a tensor is stored. */
 const char *weights_dtype(const struct weights *weights, int tensor);
 
-/* The tensor has been read: pages of its file need not stay in memory. */
-void weights_release(const struct weights *weights, int tensor);
+/* Rows [row, row + n_rows) of a tensor have been read: pages of the file within them need not stay in memory. */
+void weights_release(const struct weights *weights, int tensor, int row, int n_rows);
 
 /* dir/model.safetensors (BF16) and dir/config.json; written beside and renamed. */
 int weights_save(const struct weights *weights, const char *dir, struct err *err);

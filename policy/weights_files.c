@@ -104,7 +104,7 @@ static int open_files(struct weights_files *files, const char *dir, struct err *
 	int code = add_shard(files, "model.safetensors", err);
 	if (code != ERR_MISSING) return code;
 	snprintf(path, sizeof path, "%s/model.safetensors.index.json", dir);
-	code = file_map_open(&index, path, err);
+	code = file_map_small(&index, path, FILE_JSON_BYTES_MAX, err);
 	if (code == ERR_MISSING)
 		return err_set(err, ERR_MISSING,
 		               "%s holds neither model.safetensors nor model.safetensors.index.json; expected a "
@@ -115,13 +115,22 @@ static int open_files(struct weights_files *files, const char *dir, struct err *
 	return code;
 }
 
-static const struct safetensors_tensor *find_tensor(const struct weights_files *files, const char *name)
+/* *found: NULL if no file has it. */
+static int find_tensor(const struct weights_files *files, const char *name, const struct safetensors_tensor **found,
+                       struct err *err)
 {
+	const char *where = NULL;
+	*found = NULL;
 	for (int i = 0; i < files->n_shards; i++) {
 		const struct safetensors_tensor *tensor = safetensors_find(&files->shards[i].file, name);
-		if (tensor) return tensor;
+		if (tensor && *found)
+			return err_set(err, ERR_INVALID, "tensor %s: expected it in one file, found it in %.80s and in %.80s: are "
+			               "they of one model?", name, where, files->shards[i].name);
+		if (!tensor) continue;
+		*found = tensor;
+		where = files->shards[i].name;
 	}
-	return NULL;
+	return 0;
 }
 
 static bool is_float(const char *dtype)
@@ -211,10 +220,11 @@ const uint16_t *weights_files_read(const struct weights_files *files, int tensor
 	return scratch;
 }
 
-void weights_files_release(const struct weights_files *files, int tensor)
+void weights_files_release(const struct weights_files *files, int tensor, size_t begin, size_t n)
 {
 	const struct safetensors_tensor *t = files->tensors[tensor];
-	pages_release(t->data, t->n_bytes);
+	size_t each = (size_t)t->element_bytes;
+	pages_release(t->data + begin * each, n * each);
 }
 
 const char *weights_files_dtype(const struct weights_files *files, int tensor) { return files->tensors[tensor]->dtype; }
@@ -226,8 +236,8 @@ int weights_files_open(struct weights_files **out, const struct weights *layout,
 	if (!code) code = check_unused(layout, files, err);
 	files->tensors = xcalloc((unsigned long)layout->n_tensors, sizeof *files->tensors);
 	for (int i = 0; i < layout->n_tensors && !code; i++) {
-		files->tensors[i] = find_tensor(files, layout->tensors[i].name);
-		code = check_tensor(&layout->tensors[i], files->tensors[i], err);
+		code = find_tensor(files, layout->tensors[i].name, &files->tensors[i], err);
+		if (!code) code = check_tensor(&layout->tensors[i], files->tensors[i], err);
 	}
 	if (code) weights_files_close(files);
 	else *out = files;

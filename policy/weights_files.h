@@ -15,8 +15,8 @@ void weights_files_close(struct weights_files *files); /* NULL is allowed */
 const uint16_t *weights_files_read(const struct weights_files *files, int tensor, size_t begin, size_t n,
                                    uint16_t *scratch);
 
-/* Its pages need not stay in memory. */
-void weights_files_release(const struct weights_files *files, int tensor);
+/* The whole pages within these elements need not stay in memory. */
+void weights_files_release(const struct weights_files *files, int tensor, size_t begin, size_t n);
 
 /* "BF16", "F16" or "F32" as the tensor is stored. */
 const char *weights_files_dtype(const struct weights_files *files, int tensor);

@@ -16,16 +16,26 @@ int weights_open(struct weights *weights, const char *dir, struct err *err)
 	return err_context(err, "model %s", dir);
 }
 
+enum { READ_ELEMENTS = 2 << 20 };
+
+static void read_tensor(const struct weights *weights, int tensor, uint16_t *to)
+{
+	const struct weight_tensor *t = &weights->tensors[tensor];
+	int n_rows = READ_ELEMENTS / t->cols + 1;
+	for (int row = 0; row < t->rows; row += n_rows) {
+		if (n_rows > t->rows - row) n_rows = t->rows - row;
+		size_t n = (size_t)n_rows * (size_t)t->cols;
+		const uint16_t *rows = weights_rows(weights, tensor, row, n_rows, to);
+		if (rows != to) memcpy(to, rows, n * sizeof *to);
+		weights_release(weights, tensor, row, n_rows);
+		to += n;
+	}
+}
+
 static void read_all(struct weights *weights)
 {
 	uint16_t *data = xaligned(weights->n_elements * sizeof *data);
-	for (int i = 0; i < weights->n_tensors; i++) {
-		const struct weight_tensor *tensor = &weights->tensors[i];
-		uint16_t *to = data + tensor->offset;
-		const uint16_t *rows = weights_rows(weights, i, 0, tensor->rows, to);
-		if (rows != to) memcpy(to, rows, (size_t)tensor->rows * (size_t)tensor->cols * sizeof *to);
-		weights_release(weights, i);
-	}
+	for (int i = 0; i < weights->n_tensors; i++) read_tensor(weights, i, data + weights->tensors[i].offset);
 	weights_files_close(weights->files);
 	weights->files = NULL;
 	weights->data = data;
