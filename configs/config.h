@@ -13,16 +13,25 @@
 #include "configs/err.h"
 
 /* Values of the CHOICE options, in the order of their choices in options.def. */
-enum rollout_mode { ROLLOUT_EXACT, ROLLOUT_SPECULATIVE };
+enum rollout_mode { ROLLOUT_EXACT, ROLLOUT_SPECULATIVE, ROLLOUT_QUANTIZED };
+enum { DRAFT_FORMAT_AUTO = 11 }; /* of `format`; those before are enum format of quant/format.h */
 enum draft_head_format { DRAFT_HEAD_SAME, DRAFT_HEAD_BF16, DRAFT_HEAD_FORMATS }; /* then those of `format` */
 enum drafter_kind { DRAFTER_KIND_QUANT, DRAFTER_KIND_SUFFIX, DRAFTER_KIND_COMBINED };
+enum coupling { COUPLING_COUPLED, COUPLING_MAXIMAL };
 enum draft_quantizer { DRAFT_RTN, DRAFT_SEARCH };
 enum draft_activations { DRAFT_INT8, DRAFT_FP32 };
 enum kv_format { KV_FORMAT_BF16, KV_FORMAT_F32 };
+enum scheduler_asynchrony { ASYNCHRONY_SYNC, ASYNCHRONY_ONE_STEP_OFF, ASYNCHRONY_ASYNC };
+enum scheduler_kv { WEIGHTS_RECOMPUTE_KV, WEIGHTS_KEEP_KV };
+enum stale_action { STALE_FINISH, STALE_MASK, STALE_DROP };
+enum deferral_action { DEFERRAL_FINISH, DEFERRAL_DROP };
 enum reward_kind { REWARD_EXACT, REWARD_NUMERIC, REWARD_REGEX, REWARD_STEPS, REWARD_NONE };
 enum advantage_estimator { ADVANTAGE_MC_GRPO, ADVANTAGE_GRPO, ADVANTAGE_DR_GRPO, ADVANTAGE_RLOO };
 enum advantage_scale { SCALE_AUTO, SCALE_MAD, SCALE_STD, SCALE_NONE };
+enum lease_order { LEASE_OLDEST, LEASE_LONGEST };
+enum migrate_kv { MIGRATE_KV_AUTO, MIGRATE_KV_RECOMPUTE, MIGRATE_KV_SHIP };
 enum trainer_kind { TRAINER_REFERENCE, TRAINER_EXTERNAL, TRAINER_NONE };
+enum simulate_lengths_kind { LENGTHS_LOGNORMAL, LENGTHS_PARETO, LENGTHS_UNIFORM, LENGTHS_STORE };
 
 /* struct config_run run; struct config_model model; ... with one field per option:
  * INT int64_t, REAL double, BOOL bool, TEXT char *, CHOICE int. */
