@@ -4,7 +4,8 @@
  * round's growth, plus GROWTH_PAGES for each, so that a newcomer is not put back at once.  Budgets
  * are still overrun, since nobody knows how long a sample gets: then the newest session gives up its
  * KV and goes back to the front of the queue (recompute preemption, as in vLLM, Kwon et al. 2023).
- * The oldest is never put back, so every sample ends.
+ * The oldest is never put back but for the rescoring of a sample that has ended or leaves (rescore.c), so
+ * every sample ends.
  */
 #include <assert.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static bool prefix_held(const struct prefix *prefix)
 static int session_pages(const struct engine *e, const struct session *s)
 {
 	int pages = pages_for(s->trajectory->n_tokens + 1 + e->draft_length_max);
-	return prefix_held(s->prefix) ? pages - prefix_positions(s->prefix) / KV_TILE : pages;
+	return prefix_held(s->prefix) && !s->unshared && !s->parcel.bytes ? pages - prefix_positions(s->prefix) / KV_TILE : pages;
 }
 
 static int committed_pages(const struct engine *e)
@@ -53,7 +54,7 @@ void engine_admit(struct engine *e)
 		committed += pages;
 		session_list_pop(&e->queue);
 		session_enter(s, PHASE_PREFILL, workspace_now(&e->workspace));
-		s->prefix->waiting++;
+		s->prefix->waiting += !engine_parcel_unpack(e, s);
 		e->active[e->n_active++] = s;
 	}
 }
@@ -67,17 +68,30 @@ void engine_remove_active(struct engine *e, int index)
 	memmove(e->active + index, e->active + index + 1, (size_t)(e->n_active - index) * sizeof *e->active);
 }
 
-bool engine_make_room(struct engine *e, int index)
+static void put_back_newest(struct engine *e)
 {
-	if (prefix_forget_idle(&e->prefixes)) return true;
-	int newest = e->n_active - 1;
-	struct session *s = e->active[newest];
+	struct session *s = e->active[e->n_active - 1];
 
-	assert(newest > 0 && "one session alone always fits: engine_add refuses others");
-	engine_remove_active(e, newest);
+	engine_remove_active(e, e->n_active - 1);
 	session_rewind(s);
 	session_enter(s, PHASE_QUEUED, workspace_now(&e->workspace));
 	session_list_push_front(&e->queue, s);
 	e->workspace.stats.preemptions++;
+}
+
+bool engine_make_room(struct engine *e, int index)
+{
+	if (prefix_forget_idle(&e->prefixes)) return true;
+	int newest = e->n_active - 1;
+
+	assert(newest > 0 && "one session alone always fits: engine_add refuses others");
+	put_back_newest(e);
 	return newest != index;
+}
+
+void engine_make_room_for_all(struct engine *e)
+{
+	if (prefix_forget_idle(&e->prefixes)) return;
+	assert(e->n_active > 0 && "one sequence alone always fits: engine_add refuses others");
+	put_back_newest(e);
 }

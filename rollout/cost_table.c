@@ -39,7 +39,7 @@ static double line(const struct cost_table *table, double rows)
 
 	if (low == at && cost_knot_rows[at] >= rows) return table->seconds[at];
 	if (low < 0 && high >= COST_KNOTS) return 0;
-	if (low < 0) return table->seconds[high];
+	if (low < 0) return table->seconds[high] * rows / cost_knot_rows[high];
 	if (high >= COST_KNOTS) {
 		/* Beyond what is known: the slope of the last two knots, or proportional where the call is long. */
 		int before = known_down(table, low - 1);
@@ -61,7 +61,7 @@ static double line(const struct cost_table *table, double rows)
 
 double cost_table_seconds(const struct cost_table *table, int rows, double positions)
 {
-	return rows > 0 ? line(table, rows) + table->per_position * positions : 0;
+	return rows > 0 && cost_table_known(table) ? line(table, rows) + table->per_position * positions : 0;
 }
 
 /* Rows between two knots teach both, the nearer more: each is asked to move along with the line. */
@@ -73,22 +73,32 @@ void cost_table_observe(struct cost_table *table, int rows, double positions, do
 
 	if (share > 1) share = 1; /* more rows than the last knot */
 	if (measured < seconds / 8) measured = seconds / 8;
-	double expected = line(table, rows);
+	double expected = cost_table_known(table) ? line(table, rows) : 0;
 	double ratio = expected > 0 ? measured / expected : 1;
 
 	for (int side = 0; side < 2; side++) {
 		int i = side ? high : low;
 		double part = side ? share : 1 - share;
 		if (part <= 0) continue;
-		double was = table->weight[i] > 0 ? table->seconds[i] : line(table, cost_knot_rows[i]);
+		double was = table->weight[i] > 0 ? table->seconds[i] : expected > 0 ? line(table, cost_knot_rows[i]) : 0;
 		double now = was > 0 ? was * ratio : measured;
 		double weight = table->weight[i] + part < COST_MEMORY ? table->weight[i] + part : COST_MEMORY;
 		if (table->weight[i] < FIRST) {
-			table->seconds[i] = table->weight[i] > 0 && was < now ? was : now;
+			table->seconds[i] = table->weight[i] > COST_HINT && was < now ? was : now;
 		} else {
 			if (now > was * OUTLIER) now = was * OUTLIER;
 			table->seconds[i] = was + (now - was) * part / weight;
 		}
 		table->weight[i] = weight;
 	}
+}
+
+void cost_table_hint(struct cost_table *table, int rows, double positions, double seconds)
+{
+	int knot = knot_below(rows);
+
+	if (table->weight[knot] > 0) return;
+	double alone = seconds - table->per_position * positions;
+	table->seconds[knot] = (alone > seconds / 8 ? alone : seconds / 8) * cost_knot_rows[knot] / rows;
+	table->weight[knot] = COST_HINT;
 }

@@ -4,9 +4,9 @@
  *     seconds(rows, positions) = line(rows) + per_position * positions
  *
  * line() runs through knots at KNOT_LIST rows; a knot is the running mean of what was measured near it.
- * Knots that were never measured follow their neighbours, to the low side: flat below the first (a call of
- * fewer rows reads the same weights), with the last slope above the last, and between two the larger of
- * the lower one's seconds and the upper one's per row.
+ * Knots that were never measured follow their neighbours, to the low side, since what is thought to be fast is
+ * tried and learned: in proportion below the first, with the last slope above the last, and between two the
+ * larger of the lower one's seconds and the upper one's per row.
  */
 #ifndef ROLLOUT_COST_TABLE_H
 #define ROLLOUT_COST_TABLE_H
@@ -16,10 +16,11 @@
 #define KNOT_LIST 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256
 
 enum { COST_KNOTS = 23 };
+#define COST_HINT 1e-3
 
 struct cost_table {
 	double seconds[COST_KNOTS]; /* per call, attention taken out */
-	double weight[COST_KNOTS];  /* measurements behind it, at most COST_MEMORY */
+	double weight[COST_KNOTS];  /* measurements behind it, at most COST_MEMORY; COST_HINT: a hint */
 	double per_position;        /* seconds per row and attended position */
 };
 
@@ -28,13 +29,16 @@ extern const int cost_knot_rows[COST_KNOTS];
 /* positions: sum over rows of the positions each attends to. */
 void cost_table_observe(struct cost_table *table, int rows, double positions, double seconds);
 
+/* The same where nothing near has been measured; else nothing. */
+void cost_table_hint(struct cost_table *table, int rows, double positions, double seconds);
+
 /* 0 if nothing was ever measured. */
 double cost_table_seconds(const struct cost_table *table, int rows, double positions);
 
 static inline bool cost_table_known(const struct cost_table *table)
 {
 	for (int i = 0; i < COST_KNOTS; i++)
-		if (table->weight[i] > 0) return true;
+		if (table->weight[i] > COST_HINT) return true;
 	return false;
 }
 

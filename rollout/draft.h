@@ -10,12 +10,13 @@
 #include "rollout/session.h"
 #include "rollout/workspace.h"
 
-/* The controller's numbers; those from DRAFTER_SUFFIX on are classes of found drafts. */
-enum { DRAFTER_QUANT, DRAFTER_SUFFIX = 2 };
+/* The controller's numbers: the quantized copy, its int4 part (where the policy offers the choice), and from
+ * DRAFTER_SUFFIX on classes of found drafts. */
+enum { DRAFTER_QUANT, DRAFTER_QUANT_INT4, DRAFTER_SUFFIX };
 
 struct drafter {
 	const char *name;
-	/* For each of n decoding sessions with this drafter: fill draft[0 .. n_draft), or lower n_draft.  KV of positions
+	/* For each of n decoding sessions whose drafter makes drafts: fill draft[0 .. n_draft), or lower n_draft.  KV of positions
 	 * n_tokens - 1 .. n_tokens - 1 + n_draft is reserved and may be written; rows that are already in
 	 * the workspace stay. */
 	void (*propose)(struct workspace *workspace, struct session *const *sessions, int n);

@@ -4,17 +4,20 @@
  * active session computes (a chunk of prefill, or its last token with a draft behind it) and reserve
  * the KV for it; then draft and verify in batches of bounded logits memory, the prefill rows riding
  * in the first; retire what ended.  Sessions do not see each other, so none of these choices can
- * change a trajectory's bits.
+ * change a trajectory's bits, but for draft lengths under maximal coupling (verify_maximal.c).
  */
 #include "rollout/engine.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "configs/config.h"
 #include "quant/kernels.h"
 #include "rollout/engine_internal.h"
+#include "rollout/score.h"
 #include "rollout/verify.h"
+#include "rollout/verify_maximal.h"
 
 enum { LOGITS_BYTES_MAX = 64 << 20 }; /* of one call */
 
@@ -23,6 +26,7 @@ static int logits_rows(const struct engine *e, const struct model_config *config
 	size_t rows_each = 1 + (size_t)e->draft_length_max, rows = rows_each * (size_t)e->options.max_active;
 	size_t fit = LOGITS_BYTES_MAX / (forward_logits_stride(config) * sizeof(float));
 
+	if (e->options.mode == ROLLOUT_QUANTIZED && rows < SCORE_ROWS_MAX) rows = SCORE_ROWS_MAX;
 	if (rows > fit) rows = fit;
 	return (int)(rows > rows_each ? rows : rows_each);
 }
@@ -37,6 +41,7 @@ int engine_open(struct engine **out, const struct policy *policy, const struct e
 	assert(options->draft_length <= DRAFT_LENGTH_MAX && options->draft_length_max <= DRAFT_LENGTH_MAX);
 	assert(!speculative || options->draft_length > 0 || options->draft_length_max > 0);
 	assert(!speculative || options->drafter == DRAFTER_KIND_SUFFIX || policy->drafts);
+	assert(options->mode != ROLLOUT_QUANTIZED || policy->drafts);
 	int rc = kv_cache_open(&cache, &policy->config, options->kv_type, options->kv_bytes, err);
 	if (rc) return rc;
 	if (kv_cache_pages_max(cache) < panels(max_context_needed)) {
@@ -63,12 +68,26 @@ int engine_open(struct engine **out, const struct policy *policy, const struct e
 	return 0;
 }
 
+/* Out of the queue or the active ones, by trajectory id, 0 for any; NULL if there is none. */
+static struct session *take_pending(struct engine *e, uint64_t trajectory_id)
+{
+	struct session *s = session_list_remove(&e->queue, trajectory_id);
+
+	for (int i = 0; !s && i < e->n_active; i++) {
+		if (trajectory_id != 0 && e->active[i]->trajectory->id != trajectory_id) continue;
+		s = e->active[i];
+		engine_remove_active(e, i);
+	}
+	return s;
+}
+
 void engine_close(struct engine *e)
 {
 	struct trajectory *t;
 
 	if (!e) return;
-	while ((t = engine_take_finished(e)) || (t = engine_withdraw(e, 0))) trajectory_free(t);
+	while ((t = engine_take_finished(e))) trajectory_free(t);
+	for (struct session *s; (s = take_pending(e, 0));) trajectory_free(session_close(s, &e->prefixes));
 	engine_drafts_close(e);
 	workspace_close(&e->workspace);
 	kv_cache_close(e->cache);
@@ -77,17 +96,30 @@ void engine_close(struct engine *e)
 	free(e);
 }
 
-void engine_set_policy(struct engine *e, const struct policy *policy)
+void engine_set_policy(struct engine *e, const struct policy *policy, bool keep_kv)
 {
 	assert(model_config_same_shape(&e->workspace.policy->config, &policy->config));
-	e->workspace.policy = policy;
+	assert(!keep_kv || e->options.mode != ROLLOUT_QUANTIZED);
 	for (int i = 0; i < e->n_active; i++) {
 		struct session *s = e->active[i];
+		memset(s->acceptance, 0, sizeof s->acceptance);
+		if (keep_kv && session_decodes(s)) {
+			s->kv_kept = true;
+			continue;
+		}
 		if (s->forked) s->prefix->waiting++;
 		session_rewind(s);
 		session_enter(s, PHASE_PREFILL, workspace_now(&e->workspace));
 	}
 	prefix_forget_all(&e->prefixes);
+	/* What the old version drew, while it is here; one put back for memory waits in the queue. */
+	for (int i = 0; i < e->n_active; i++) engine_rescore(e, e->active[i]);
+	for (struct session *s = e->queue.first; s; s = s->next) {
+		engine_parcel_drop(e, s);
+		engine_rescore(e, s);
+	}
+	prefix_forget_all(&e->prefixes);
+	e->workspace.policy = policy;
 	if (e->drafts) speculation_forget_acceptance(&e->speculation);
 }
 
@@ -138,6 +170,7 @@ void engine_add(struct engine *e, struct trajectory *t)
 	enum finish_reason finish = tokens_valid(e, t, &err) ? check_sample(e, t, &err) : FINISH_ERROR;
 	if (finish == FINISH_ERROR) t->error = xstrdup(err.text);
 	t->finish = finish;
+	if (e->options.mode == ROLLOUT_QUANTIZED && !t->eval) trajectory_keep_target(t);
 	struct session *s = session_open(t, &e->prefixes, e->workspace.policy->config.max_context);
 	session_enter(s, finish == FINISH_NONE ? PHASE_QUEUED : PHASE_OVER, workspace_now(&e->workspace));
 	session_list_append(finish == FINISH_NONE ? &e->queue : &e->finished, s);
@@ -156,16 +189,20 @@ struct trajectory *engine_take_finished(struct engine *e)
 
 struct trajectory *engine_withdraw(struct engine *e, uint64_t trajectory_id)
 {
-	struct session *s = session_list_remove(&e->queue, trajectory_id);
+	struct session *s = take_pending(e, trajectory_id);
 
-	for (int i = 0; !s && i < e->n_active; i++) {
-		if (trajectory_id != 0 && e->active[i]->trajectory->id != trajectory_id) continue;
-		s = e->active[i];
-		engine_remove_active(e, i);
-	}
 	if (!s) return NULL;
 	session_enter(s, PHASE_OVER, workspace_now(&e->workspace));
+	engine_parcel_drop(e, s);
+	kv_seq_truncate(&s->kv, 0);
+	engine_rescore(e, s);
 	return session_close(s, &e->prefixes);
+}
+
+void engine_discard(struct engine *e, uint64_t trajectory_id)
+{
+	struct session *s = take_pending(e, trajectory_id);
+	if (s) trajectory_free(session_close(s, &e->prefixes));
 }
 
 void engine_stats_read(const struct engine *e, struct engine_stats *stats)
@@ -238,15 +275,22 @@ static int settle_prefill(struct engine *e)
 {
 	int n_moved = 0;
 
+	struct engine_stats *stats = &e->workspace.stats;
+
 	for (int i = 0; i < e->n_active; i++) {
 		struct session *s = e->active[i];
 		n_moved += s->n_prefill > 0;
+		stats->recomputed_tokens += (uint64_t)s->n_prefill;
 		s->n_computed += s->n_prefill;
 		s->n_prefill = 0;
 	}
 	for (struct prefix *p = e->prefixes.first; p; p = p->next) {
 		n_moved += p->n_prefill > 0;
 		p->n_computed += p->n_prefill;
+		int32_t fresh = p->n_computed > p->n_reached ? p->n_computed - p->n_reached : 0;
+		stats->prompt_tokens += (uint64_t)fresh;
+		stats->recomputed_tokens += (uint64_t)(p->n_prefill - fresh);
+		p->n_reached += fresh;
 		p->n_prefill = 0;
 	}
 	return n_moved;
@@ -254,6 +298,7 @@ static int settle_prefill(struct engine *e)
 
 static void retire_finished(struct engine *e)
 {
+	struct session_list over = {0};
 	double now = workspace_now(&e->workspace);
 	int kept = 0;
 
@@ -265,9 +310,13 @@ static void retire_finished(struct engine *e)
 		}
 		session_enter(s, PHASE_OVER, now);
 		kv_seq_truncate(&s->kv, 0);
-		session_list_append(&e->finished, s);
+		session_list_append(&over, s);
 	}
 	e->n_active = kept;
+	for (struct session *s; (s = session_list_pop(&over));) {
+		engine_rescore(e, s);
+		session_list_append(&e->finished, s);
+	}
 }
 
 static void draft_and_verify(struct engine *e, struct session **sessions, int n)
@@ -275,6 +324,7 @@ static void draft_and_verify(struct engine *e, struct session **sessions, int n)
 	struct workspace *w = &e->workspace;
 	const struct verify_label label = {.rank = e->options.rank, .mode = e->options.mode};
 
+	maximal_begin(w, sessions, n);
 	draft_quant.propose(w, sessions, n);
 	verify_run(w, sessions, n, label);
 	w->n_rows = 0;

@@ -7,8 +7,8 @@
 #include "configs/config.h"
 #include "rollout/engine_internal.h"
 
-/* Drafters as the controller knows them: DRAFTER_QUANT makes drafts to order, the others are what the suffix
- * memory found, by how long a match it rests on, since longer ones hold more often. */
+/* Drafters as the controller knows them: the policy's copies make drafts to order, the others are what the
+ * suffix memory found, by how long a match it rests on, since longer ones hold more often. */
 enum { SUFFIX_CLASSES = SPECULATION_DRAFTERS - DRAFTER_SUFFIX };
 
 static const int class_match_min[SUFFIX_CLASSES] = {SUFFIX_KEY, 8, 24};
@@ -27,13 +27,14 @@ void engine_drafts_open(struct engine *e)
 	struct speculation_options options = {
 		.length_max = e->draft_length_max,
 		.length_fixed = o->draft_length,
-		.n_made = o->drafter == DRAFTER_KIND_SUFFIX ? 0 : 1,
+		.n_made = o->drafter == DRAFTER_KIND_SUFFIX ? 0 : e->workspace.policy->draft_choose ? 2 : 1,
 		.sessions_max = o->max_active,
 		.hysteresis = 0.02,
 		.position_share = (double)kv_cache_page_bytes(e->cache) / KV_TILE / (double)e->workspace.policy->bytes,
 	};
 
 	speculation_open(&e->speculation, &options);
+	if (o->costs) speculation_set_costs(&e->speculation, o->costs);
 	e->workspace.speculation = &e->speculation;
 	e->plan = xmalloc((size_t)o->max_active * sizeof *e->plan);
 	if (o->drafter != DRAFTER_KIND_QUANT) e->suffix = suffix_open(o->suffix_tokens);
@@ -45,6 +46,12 @@ void engine_drafts_close(struct engine *e)
 	speculation_close(&e->speculation);
 	suffix_close(e->suffix);
 	free(e->plan);
+}
+
+void engine_costs_read(const struct engine *e, struct speculation_costs *costs)
+{
+	costs->target = e->speculation.target;
+	for (int i = 0; i < SPECULATION_DRAFTERS; i++) costs->drafters[i] = e->speculation.drafters[i].cost;
 }
 
 /* Continuations of the sample's last words, if there are any. */
@@ -70,12 +77,26 @@ static void reserve_draft(struct session *s, const struct plan_session *plan)
 	if (s->n_draft > 0 && kv_seq_reserve(&s->kv, n_tokens - 1, n_tokens + s->n_draft)) s->n_draft = 0;
 }
 
+/* Where rounds take no longer than planning them does, as with models of a megabyte, a plan without drafts stands
+ * for some rounds: planning may take PLAN_SHARE of the time. */
+static void rest(struct engine *e, double plan_seconds)
+{
+	static const double PLAN_SHARE = 0.01;
+	enum { REST_MAX = 32 };
+	double round_seconds = e->speculation.exact_seconds;
+	double rounds = round_seconds > 0 ? plan_seconds / (PLAN_SHARE * round_seconds) : 0;
+
+	if (e->options.draft_length == 0 && rounds > 1) e->plan_rest = rounds < REST_MAX ? (int)rounds : REST_MAX;
+}
+
 void engine_drafts_plan(struct engine *e, int n)
 {
 	struct engine_stats *stats = &e->workspace.stats;
 
 	for (int i = 0; i < n; i++) e->decoding[i]->n_draft = 0;
-	if (!e->drafts || n == 0) return;
+	if (!e->drafts || n == 0 || e->plan_rest-- > 0) return;
+	double start = workspace_now(&e->workspace);
+	e->plan_rest = 0;
 	for (int i = 0; i < n; i++) {
 		struct session *s = e->decoding[i];
 		int32_t n_tokens = s->trajectory->n_tokens;
@@ -91,6 +112,7 @@ void engine_drafts_plan(struct engine *e, int n)
 		reserve_draft(e->decoding[i], &e->plan[i]);
 		drafting |= e->decoding[i]->n_draft > 0;
 	}
+	if (!drafting) rest(e, workspace_now(&e->workspace) - start);
 	stats->drafting_rounds += drafting;
 	stats->planned_tokens += e->speculation.planned_tokens;
 	stats->planned_seconds += e->speculation.planned_seconds;

@@ -17,6 +17,7 @@ struct engine {
 	struct speculation speculation;
 	struct suffix_memory *suffix; /* NULL: not asked for */
 	struct plan_session *plan; /* [max_active] */
+	int plan_rest;             /* rounds for which the last plan, no drafts, stands */
 	struct kv_cache *cache;
 	struct prefix_table prefixes;
 	struct session_list queue, finished;
@@ -25,6 +26,7 @@ struct engine {
 	struct session **decoding; /* [max_active], this round's */
 	int logits_max;            /* rows of logits in one call */
 	int draft_length_max;      /* 0 in exact mode */
+	size_t parcel_bytes;       /* of queued sessions that brought their KV along */
 };
 
 /* Move sessions from the queue to the active ones while both limits allow. */
@@ -34,12 +36,26 @@ void engine_admit(struct engine *engine);
  * back to the front of the queue.  False if that was active[index] itself. */
 bool engine_make_room(struct engine *engine, int index);
 
+/* The same for a sequence that is nobody's: any session may be put back. */
+void engine_make_room_for_all(struct engine *engine);
+
+/* rescore.c: the target's log-probabilities of what the session drew and has none for, under the current
+ * policy.  Its own KV must have been released. */
+void engine_rescore(struct engine *engine, struct session *session);
+
 /* engine_drafts.c: decide the drafts of the first n of `decoding` (and look up those that are to be
  * found), and learn what came of them. */
 void engine_drafts_open(struct engine *e);
 void engine_drafts_close(struct engine *e);
 void engine_drafts_plan(struct engine *e, int n);
 void engine_drafts_learn(struct engine *e, int n);
+
+/* engine_kv.c: a queued session keeps a copy of a parcel that fits; drops it; becomes active by it, with the
+ * KV computed so far (false: there is none, or no room).  Queued or active session by id, NULL if none. */
+void engine_parcel_accept(struct engine *e, struct session *s, const struct kv_parcel *parcel);
+void engine_parcel_drop(struct engine *e, struct session *s);
+bool engine_parcel_unpack(struct engine *e, struct session *s);
+struct session *engine_find(const struct engine *e, uint64_t trajectory_id);
 
 /* Take a session out of the active ones, keeping the order. */
 void engine_remove_active(struct engine *engine, int index);

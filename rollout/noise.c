@@ -87,3 +87,28 @@ float noise_gumbel(uint64_t key, int32_t position, int32_t token)
 	           (uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)});
 	return gumbel_of_bits(words[(uint32_t)token % PHILOX_WORDS]);
 }
+
+enum { KIND_UNIFORM = 1, KIND_KEY };
+
+static double unit_of_words(uint32_t high, uint32_t low)
+{
+	return ((double)(((uint64_t)high << 32 | low) >> 12) + 0.5) * 0x1p-52;
+}
+
+struct noise_pair noise_uniform(uint64_t key, int32_t position)
+{
+	uint32_t words[PHILOX_WORDS];
+
+	philox4x32(words, (uint32_t[4]){(uint32_t)position, 0, 0, KIND_UNIFORM},
+	           (uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)});
+	return (struct noise_pair){unit_of_words(words[0], words[1]), unit_of_words(words[2], words[3])};
+}
+
+uint64_t noise_stream(uint64_t key, uint32_t stream, int32_t a, int32_t b)
+{
+	uint32_t words[PHILOX_WORDS];
+
+	philox4x32(words, (uint32_t[4]){(uint32_t)a, (uint32_t)b, stream, KIND_KEY},
+	           (uint32_t[2]){(uint32_t)key, (uint32_t)(key >> 32)});
+	return (uint64_t)words[1] << 32 | words[0];
+}

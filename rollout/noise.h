@@ -2,7 +2,9 @@
  *
  * Philox4x32-10 (Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", 2011),
  * key = a sample's 64-bit noise key, counter = (position, vocabulary index / 4, 0, 0); word
- * (vocabulary index % 4) of the block is the entry's.
+ * (vocabulary index % 4) of the block is the entry's.  Where one noise per position and entry is not
+ * enough (verify_maximal.c), the last word of the counter tells the kinds apart: 1 for a position's
+ * uniform numbers, 2 for keys made of a key.
  */
 #ifndef ROLLOUT_NOISE_H
 #define ROLLOUT_NOISE_H
@@ -20,6 +22,15 @@ float gumbel_of_bits(uint32_t bits);
 
 /* Standard Gumbel noise of one vocabulary entry at one position. */
 float noise_gumbel(uint64_t key, int32_t position, int32_t token);
+
+/* Two numbers of one position, uniform in (0, 1): the middles of 2^52 equal parts. */
+struct noise_pair {
+	double first, second;
+};
+struct noise_pair noise_uniform(uint64_t key, int32_t position);
+
+/* A key of its own for every (key, stream, a, b). */
+uint64_t noise_stream(uint64_t key, uint32_t stream, int32_t a, int32_t b);
 
 /* Upper bound of noise_gumbel: entries whose logit lies further below the best need no noise. */
 #define NOISE_GUMBEL_MAX 23.0f

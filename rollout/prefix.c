@@ -24,6 +24,7 @@ struct prefix *prefix_join(struct prefix_table *table, uint64_t group_id, const 
 	prefix->n_tokens = n_tokens;
 	prefix->users = 1;
 	kv_seq_open(&prefix->kv, table->cache);
+	kv_seq_open(&prefix->target, table->cache);
 	prefix->next = table->first;
 	table->first = prefix;
 	return prefix;
@@ -37,6 +38,7 @@ void prefix_leave(struct prefix_table *table, struct prefix *prefix)
 	while (*at != prefix) at = &(*at)->next;
 	*at = prefix->next;
 	kv_seq_close(&prefix->kv);
+	kv_seq_close(&prefix->target);
 	free(prefix->tokens);
 	free(prefix);
 }
@@ -66,13 +68,21 @@ int32_t prefix_fork(struct prefix *prefix, struct kv_seq *kv)
 
 void prefix_forget_all(struct prefix_table *table)
 {
-	for (struct prefix *p = table->first; p; p = p->next) prefix_forget(p);
+	for (struct prefix *p = table->first; p; p = p->next) {
+		prefix_forget(p);
+		kv_seq_truncate(&p->target, 0);
+	}
 }
 
 bool prefix_forget_idle(struct prefix_table *table)
 {
 	bool any = false;
 
+	for (struct prefix *p = table->first; p; p = p->next) {
+		any |= p->target.n_pages > 0;
+		kv_seq_truncate(&p->target, 0);
+	}
+	if (any) return true;
 	for (struct prefix *p = table->first; p; p = p->next) {
 		if (p->waiting > 0 || p->kv.n_pages == 0) continue;
 		prefix_forget(p);

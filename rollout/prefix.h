@@ -3,6 +3,9 @@
  * A prefix lives while any session of its group is queued or active.  It covers all of the prompt
  * but its last token, whose row each session computes itself since it needs the logits.  Under
  * memory pressure a prefix that nobody waits for may be forgotten and computed again later.
+ *
+ * In quantized mode `kv` is the quantized copy's, and rescoring leaves the target's of the same positions in
+ * `target`: a cache, which may be forgotten at any time.
  */
 #ifndef ROLLOUT_PREFIX_H
 #define ROLLOUT_PREFIX_H
@@ -20,9 +23,11 @@ struct prefix {
 	struct kv_seq kv;
 	int32_t n_computed; /* positions [0, n_computed) are there, under the current policy */
 	int32_t n_prefill;  /* positions computed this round */
+	int32_t n_reached;  /* positions that were computed at some time: more of them is done again */
 	int users;          /* sessions of the group, queued or active */
 	int waiting;        /* of those, active and not forked yet */
 	int forks;          /* since it was computed */
+	struct kv_seq target; /* of all positions, or empty */
 };
 
 struct prefix_table {
@@ -50,7 +55,7 @@ int32_t prefix_fork(struct prefix *prefix, struct kv_seq *kv);
 /* Give up all computed KV: the policy changed. */
 void prefix_forget_all(struct prefix_table *table);
 
-/* Give up the KV of prefixes that nobody waits for; false if there was none. */
+/* Give up the target's KV, or else the KV of prefixes that nobody waits for; false if there was none. */
 bool prefix_forget_idle(struct prefix_table *table);
 
 #endif

@@ -45,11 +45,27 @@ static int32_t row_split(float *band, uint64_t *above, uint64_t *total, const fl
 	return n_band;
 }
 
+static uint64_t row_residual(uint64_t *sums, const struct row_shares *p, const struct row_shares *q, const float *peaks,
+                             int32_t n)
+{
+	uint64_t total = 0;
+
+	(void)peaks;
+	for (int32_t c = 0; c < row_chunks(n); c++) sums[c] = 0;
+	for (int32_t i = 0; i < n; i++) {
+		uint64_t over = residual_of(p, q, i);
+		sums[i / ROW_CHUNK] += over;
+		total += over;
+	}
+	return total;
+}
+
 const struct row_kernels row_kernels_scalar = {
 	.name = "scalar",
 	.peaks = row_peaks,
 	.mass = row_mass,
 	.split = row_split,
+	.residual = row_residual,
 	.gumbel_argmax = gumbel_argmax_scalar,
 };
 

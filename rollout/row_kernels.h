@@ -9,6 +9,9 @@
  * Peaks.  The largest logit of every ROW_CHUNK entries, taken once per row; later passes skip the
  * chunks in which nothing can matter.
  *
+ * Residual.  By how much an entry's probability in one row exceeds that in another, or 0, as a whole
+ * number of 2^-RESIDUAL_BITS: sums are exact again.
+ *
  * Legend:  n entries, C = row_chunks(n) chunks.
  */
 #ifndef ROLLOUT_ROW_KERNELS_H
@@ -23,7 +26,8 @@
 enum {
 	ROW_CHUNK = 256, /* entries that share a peak */
 	ROW_PAD = 16,    /* entries that a kernel may write beyond those that it says it wrote */
-	MASS_BITS = 40
+	MASS_BITS = 40,
+	RESIDUAL_BITS = 50
 };
 
 static inline int32_t row_chunks(int32_t n) { return (n + ROW_CHUNK - 1) / ROW_CHUNK; }
@@ -32,6 +36,14 @@ static inline int32_t row_chunks(int32_t n) { return (n + ROW_CHUNK - 1) / ROW_C
 struct row_scale {
 	float max;        /* largest logit */
 	float log2_scale; /* log2(e) / temperature; 0: every entry above -INFINITY weighs 1 */
+};
+
+/* A row as a distribution. */
+struct row_shares {
+	const float *logits; /* [n] */
+	struct row_scale scale;
+	struct ranked cut;   /* last entry that is kept */
+	double of_mass;      /* 2^RESIDUAL_BITS / the mass of what is kept */
 };
 
 struct row_kernels {
@@ -49,6 +61,11 @@ struct row_kernels {
 	 * x.  low > -INFINITY.  Without total, chunks with a peak below low are passed over. */
 	int32_t (*split)(float *band, uint64_t *above, uint64_t *total, const float *x, const float *peaks,
 	                 int32_t n, struct row_scale scale, float low, float high);
+
+	/* sums [C]: the residual of p over q in each chunk; q NULL: all of p.  peaks [C] of p.  Returns the
+	 * sum of sums. */
+	uint64_t (*residual)(uint64_t *sums, const struct row_shares *p, const struct row_shares *q, const float *peaks,
+	                     int32_t n);
 
 	gumbel_argmax_fn *gumbel_argmax;
 };
@@ -106,6 +123,27 @@ static inline uint64_t mass_of(float logit, struct row_scale scale)
 static inline int mass_is_none(float peak, struct row_scale scale)
 {
 	return (peak - scale.max) * scale.log2_scale < MASS_LOG2_MIN;
+}
+
+/* True if no entry of a chunk with this peak has a share. */
+static inline int shares_are_none(const struct row_shares *row, float peak)
+{
+	return !(peak >= row->cut.logit) || mass_is_none(peak, row->scale);
+}
+
+/* An entry's share, not yet rounded. */
+static inline double share_of_entry(const struct row_shares *row, int32_t i)
+{
+	if (!cut_keeps(row->cut, row->logits[i], i)) return 0.0;
+	return (double)mass_of(row->logits[i], row->scale) * row->of_mass;
+}
+
+/* The definition of residual. */
+static inline uint64_t residual_of(const struct row_shares *p, const struct row_shares *q, int32_t i)
+{
+	double over = share_of_entry(p, i) - (q ? share_of_entry(q, i) : 0.0);
+
+	return mass_bits_of((over > 0 ? over : 0.0) + MASS_INTEGER) - mass_bits_of(MASS_INTEGER);
 }
 
 extern const struct row_kernels row_kernels_scalar;

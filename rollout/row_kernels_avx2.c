@@ -209,11 +209,63 @@ static int32_t row_split(float *band, uint64_t *above, uint64_t *total, const fl
 	return n_band;
 }
 
+/* Shares of 4 entries, from their masses as floats. */
+INLINE __m256d shares4(__m128 mass, __m128 kept, double of_mass)
+{
+	const __m256d integer = _mm256_set1_pd(MASS_INTEGER);
+	__m256d whole = _mm256_sub_pd(_mm256_add_pd(_mm256_cvtps_pd(mass), integer), integer);
+	__m256i mask = _mm256_cvtepi32_epi64(_mm_castps_si128(kept));
+	return _mm256_and_pd(_mm256_mul_pd(whole, _mm256_set1_pd(of_mass)), _mm256_castsi256_pd(mask));
+}
+
+struct shares8 {
+	__m256d low, high;
+};
+
+/* Of entries i .. i + 7, of which `left` are there. */
+INLINE struct shares8 shares8(const struct row_shares *row, int32_t i, int32_t left)
+{
+	__m256i id = _mm256_add_epi32(_mm256_set1_epi32(i), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+	__m256 x = load_some(row->logits + i, left), cut = _mm256_set1_ps(row->cut.logit), mass = mass8(x, row->scale);
+	__m256 behind = _mm256_castsi256_ps(_mm256_cmpgt_epi32(id, _mm256_set1_epi32(row->cut.id)));
+	__m256 kept = _mm256_andnot_ps(behind, _mm256_cmp_ps(x, cut, _CMP_EQ_OQ));
+	kept = _mm256_or_ps(kept, _mm256_cmp_ps(x, cut, _CMP_GT_OQ));
+	return (struct shares8){shares4(_mm256_castps256_ps128(mass), _mm256_castps256_ps128(kept), row->of_mass),
+	                        shares4(_mm256_extractf128_ps(mass, 1), _mm256_extractf128_ps(kept, 1), row->of_mass)};
+}
+
+/* What is above 0 of p - q, as integers above the bits of MASS_INTEGER. */
+INLINE __m256i over4(__m256d p, __m256d q)
+{
+	__m256d over = _mm256_max_pd(_mm256_sub_pd(p, q), _mm256_setzero_pd());
+	return _mm256_castpd_si256(_mm256_add_pd(over, _mm256_set1_pd(MASS_INTEGER)));
+}
+
+static uint64_t row_residual(uint64_t *sums, const struct row_shares *p, const struct row_shares *q, const float *peaks,
+                             int32_t n)
+{
+	uint64_t total = 0;
+
+	for (int32_t begin = 0; begin < n; begin += ROW_CHUNK) {
+		int32_t end = begin + chunk_length(n, begin);
+		struct mass_sum sum = {_mm256_setzero_si256(), 0};
+		bool none = shares_are_none(p, peaks[begin / ROW_CHUNK]);
+		for (int32_t i = begin; i < end && !none; i += LANES8) {
+			struct shares8 of_p = shares8(p, i, end - i), of_q = {_mm256_setzero_pd(), _mm256_setzero_pd()};
+			if (q) of_q = shares8(q, i, end - i);
+			mass_add(&sum, (struct mass8){over4(of_p.low, of_q.low), over4(of_p.high, of_q.high)});
+		}
+		total += sums[begin / ROW_CHUNK] = mass_total(&sum);
+	}
+	return total;
+}
+
 const struct row_kernels row_kernels_avx2 = {
 	.name = "avx2",
 	.peaks = row_peaks,
 	.mass = row_mass,
 	.split = row_split,
+	.residual = row_residual,
 	.gumbel_argmax = gumbel_argmax_avx2,
 };
 #endif

@@ -168,11 +168,62 @@ static int32_t row_split(float *band, uint64_t *above, uint64_t *total, const fl
 	return n_band;
 }
 
+/* Shares of 8 entries, from their masses as floats. */
+INLINE __m512d shares8(__m256 mass, __mmask8 kept, double of_mass)
+{
+	const __m512d integer = _mm512_set1_pd(MASS_INTEGER);
+	__m512d whole = _mm512_sub_pd(_mm512_add_pd(_mm512_cvtps_pd(mass), integer), integer);
+	return _mm512_maskz_mul_pd(kept, whole, _mm512_set1_pd(of_mass));
+}
+
+struct shares16 {
+	__m512d low, high;
+};
+
+/* Of entries i .. i + 15, of which `left` are there. */
+INLINE struct shares16 shares16(const struct row_shares *row, int32_t i, int32_t left)
+{
+	const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+	__m512i id = _mm512_add_epi32(_mm512_set1_epi32(i), lane);
+	__m512 x = load_some(row->logits + i, left), cut = _mm512_set1_ps(row->cut.logit), mass = mass16(x, row->scale);
+	__mmask16 equal = _mm512_cmp_ps_mask(x, cut, _CMP_EQ_OQ);
+	__mmask16 kept = _mm512_mask_cmple_epi32_mask(equal, id, _mm512_set1_epi32(row->cut.id));
+	kept |= _mm512_cmp_ps_mask(x, cut, _CMP_GT_OQ);
+	return (struct shares16){shares8(_mm512_castps512_ps256(mass), (__mmask8)kept, row->of_mass),
+	                         shares8(_mm512_extractf32x8_ps(mass, 1), (__mmask8)(kept >> 8), row->of_mass)};
+}
+
+/* What is above 0 of p - q, as integers. */
+INLINE __m512i over8(__m512d p, __m512d q)
+{
+	return _mm512_cvtpd_epi64(_mm512_max_pd(_mm512_sub_pd(p, q), _mm512_setzero_pd()));
+}
+
+static uint64_t row_residual(uint64_t *sums, const struct row_shares *p, const struct row_shares *q, const float *peaks,
+                             int32_t n)
+{
+	uint64_t total = 0;
+
+	for (int32_t begin = 0; begin < n; begin += ROW_CHUNK) {
+		int32_t end = begin + chunk_length(n, begin);
+		__m512i sum = _mm512_setzero_si512();
+		bool none = shares_are_none(p, peaks[begin / ROW_CHUNK]);
+		for (int32_t i = begin; i < end && !none; i += LANES16) {
+			struct shares16 of_p = shares16(p, i, end - i), of_q = {_mm512_setzero_pd(), _mm512_setzero_pd()};
+			if (q) of_q = shares16(q, i, end - i);
+			sum = _mm512_add_epi64(sum, _mm512_add_epi64(over8(of_p.low, of_q.low), over8(of_p.high, of_q.high)));
+		}
+		total += sums[begin / ROW_CHUNK] = (uint64_t)_mm512_reduce_add_epi64(sum);
+	}
+	return total;
+}
+
 const struct row_kernels row_kernels_avx512 = {
 	.name = "avx512",
 	.peaks = row_peaks,
 	.mass = row_mass,
 	.split = row_split,
+	.residual = row_residual,
 	.gumbel_argmax = gumbel_argmax_avx512,
 };
 #endif

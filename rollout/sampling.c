@@ -20,19 +20,9 @@ struct sampler {
 	const struct kernels *kernels;
 	const struct row_kernels *row_kernels;
 	int32_t vocab_size;
-	float *peaks; /* [row_chunks(vocab_size)] */
+	float *peaks;   /* [row_chunks(vocab_size)], of the last row */
+	uint64_t *sums; /* the same, of a residual */
 	struct truncation *truncation;
-};
-
-/* What a row's distribution is once the options are applied. */
-struct distribution {
-	bool broken;       /* a logit is NaN or +infinite, or none is finite: there is no distribution */
-	bool greedy;
-	float max;
-	int32_t max_at;
-	float inv_t;
-	uint64_t mass;     /* of the kept set */
-	struct ranked cut;
 };
 
 struct sampler *sampler_open(int vocab_size)
@@ -43,6 +33,7 @@ struct sampler *sampler_open(int vocab_size)
 	sampler->row_kernels = row_kernels_best();
 	sampler->vocab_size = vocab_size;
 	sampler->peaks = xmalloc((size_t)row_chunks(vocab_size) * sizeof *sampler->peaks);
+	sampler->sums = xmalloc((size_t)row_chunks(vocab_size) * sizeof *sampler->sums);
 	sampler->truncation = truncation_open(sampler->row_kernels, vocab_size);
 	return sampler;
 }
@@ -51,6 +42,7 @@ void sampler_close(struct sampler *sampler)
 {
 	if (!sampler) return;
 	free(sampler->peaks);
+	free(sampler->sums);
 	truncation_close(sampler->truncation);
 	free(sampler);
 }
@@ -82,24 +74,31 @@ static void distribution_of(struct sampler *sampler, const float *logits,
 	if (d->greedy || d->broken) return;
 	d->inv_t = 1.0f / options->temperature;
 	struct row_scale scale = {d->max, d->inv_t * LOG2_E};
-	if ((options->top_k > 0 && options->top_k < n) || options->top_p < 1.0f) {
+	float least = -INFINITY;
+	if (options->min_p >= FLT_MIN) least = d->max + options->temperature * exact_log(fminf(options->min_p, 1.0f));
+	if ((options->top_k > 0 && options->top_k < n) || options->top_p < 1.0f || least > -INFINITY) {
 		struct truncation_row row = {logits, sampler->peaks, n};
-		d->cut = truncation_cut(sampler->truncation, &row, &scale, options->top_k, options->top_p, &d->mass);
+		d->cut = truncation_cut(sampler->truncation, &row, &scale, options->top_k, options->top_p, least, &d->mass);
 	} else if (with_mass) {
 		d->mass = sampler->row_kernels->mass(logits, sampler->peaks, n, scale);
 	}
 }
 
-/* NaN where there is no distribution. */
-static float log_probability(const struct distribution *d, float logit)
+void sampler_distribution(struct sampler *sampler, const float *logits, const struct sampling_options *options,
+                          struct distribution *d)
+{
+	distribution_of(sampler, logits, options, true, d);
+}
+
+float distribution_logprob(const struct distribution *d, float logit)
 {
 	if (d->broken) return NAN;
 	if (d->greedy) return 0.0f;
 	return (logit - d->max) * d->inv_t - exact_log((float)d->mass * (1.0f / (float)MASS_ONE));
 }
 
-static int32_t draw(const struct sampler *sampler, const float *logits, const struct distribution *d,
-                    uint64_t key, int32_t position)
+int32_t sampler_draw_from(struct sampler *sampler, const float *logits, const struct distribution *d, uint64_t key,
+                          int32_t position)
 {
 	if (d->greedy || d->broken) return d->max_at;
 	struct gumbel_row row = {
@@ -115,8 +114,8 @@ int32_t sampler_draw(struct sampler *sampler, const float *logits, const struct 
 	struct distribution d;
 
 	distribution_of(sampler, logits, options, true, &d);
-	int32_t token = draw(sampler, logits, &d, key, position);
-	*logprob = log_probability(&d, logits[token]);
+	int32_t token = sampler_draw_from(sampler, logits, &d, key, position);
+	*logprob = distribution_logprob(&d, logits[token]);
 	return token;
 }
 
@@ -126,7 +125,7 @@ int32_t sampler_draw_token(struct sampler *sampler, const float *logits,
 	struct distribution d;
 
 	distribution_of(sampler, logits, options, false, &d);
-	return draw(sampler, logits, &d, key, position);
+	return sampler_draw_from(sampler, logits, &d, key, position);
 }
 
 float sampler_score(struct sampler *sampler, const float *logits, const struct sampling_options *options,
@@ -137,5 +136,53 @@ float sampler_score(struct sampler *sampler, const float *logits, const struct s
 	distribution_of(sampler, logits, options, true, &d);
 	if (d.broken) return NAN;
 	if (d.greedy ? token != d.max_at : !cut_keeps(d.cut, logits[token], token)) return -INFINITY;
-	return log_probability(&d, logits[token]);
+	return distribution_logprob(&d, logits[token]);
+}
+
+/* ---- one row against another ---- */
+
+static struct row_scale scale_of(const struct distribution *d) { return (struct row_scale){d->max, d->inv_t * LOG2_E}; }
+
+static struct row_shares shares_of(const float *logits, const struct distribution *d)
+{
+	return (struct row_shares){logits, scale_of(d), d->cut, (double)(UINT64_C(1) << RESIDUAL_BITS) / (double)d->mass};
+}
+
+double distribution_probability(const struct distribution *d, const float *logits, int32_t token)
+{
+	if (!cut_keeps(d->cut, logits[token], token)) return 0.0;
+	return (double)mass_of(logits[token], scale_of(d)) / (double)d->mass;
+}
+
+/* Where the residual's sum over ids first exceeds `below`; except: an id that has none, or -1. */
+static int32_t find_in_residual(const struct sampler *sampler, const struct row_shares *p, const struct row_shares *q,
+                                int32_t except, uint64_t below)
+{
+	int32_t c = 0;
+
+	while (below >= sampler->sums[c]) below -= sampler->sums[c++];
+	for (int32_t i = c * ROW_CHUNK;; i++) {
+		uint64_t own = i == except ? 0 : residual_of(p, q, i);
+		if (below < own) return i;
+		below -= own;
+	}
+}
+
+int32_t sampler_draw_residual(struct sampler *sampler, const float *logits, const struct distribution *p,
+                              const struct proposal *q, double u)
+{
+	struct row_shares of_p = shares_of(logits, p), of_q;
+	int32_t except = q->logits ? -1 : q->token;
+
+	if (q->logits) of_q = shares_of(q->logits, q->distribution);
+	const struct row_shares *other = q->logits ? &of_q : NULL;
+	uint64_t total = sampler->row_kernels->residual(sampler->sums, &of_p, other, sampler->peaks, sampler->vocab_size);
+	if (except >= 0) {
+		uint64_t own = residual_of(&of_p, NULL, except);
+		sampler->sums[except / ROW_CHUNK] -= own;
+		total -= own;
+	}
+	if (total == 0) return -1;
+	uint64_t below = (uint64_t)(u * (double)total);
+	return find_in_residual(sampler, &of_p, other, except, below < total ? below : total - 1);
 }

@@ -4,50 +4,48 @@
  */
 #include "rollout/score.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 #include "policy/team.h"
 #include "rollout/sampling.h"
 
-enum { CHUNK_ROWS = 64, LOGITS_BYTES_MAX = 32 << 20 };
+enum { LOGITS_BYTES_MAX = 32 << 20 };
 
 struct scorer {
 	const struct policy *policy;
-	int n_threads, chunk;
-	struct forward *forward;
+	struct score_scratch scratch; /* owned here */
 	struct kv_cache *cache;
 	struct kv_seq seq;
-	float *logits;  /* [chunk][stride] */
-	size_t stride;
-	struct sampler **samplers; /* [n_threads] */
 };
 
 struct scorer *scorer_open(const struct policy *policy, enum kv_type kv_type, int n_threads)
 {
 	struct scorer *s = xcalloc(1, sizeof *s);
+	struct score_scratch *scratch = &s->scratch;
 	struct err err;
 
 	s->policy = policy;
-	s->n_threads = n_threads;
-	s->stride = forward_logits_stride(&policy->config);
-	size_t fit = LOGITS_BYTES_MAX / (s->stride * sizeof(float));
-	s->chunk = fit > CHUNK_ROWS ? CHUNK_ROWS : fit > 1 ? (int)fit : 1;
+	scratch->n_threads = n_threads;
+	scratch->stride = forward_logits_stride(&policy->config);
+	size_t fit = LOGITS_BYTES_MAX / (scratch->stride * sizeof(float));
+	scratch->rows_max = fit > SCORE_ROWS_MAX ? SCORE_ROWS_MAX : fit > 1 ? (int)fit : 1;
 	if (kv_cache_open(&s->cache, &policy->config, kv_type, SIZE_MAX / 2, &err)) abort(); /* no such budget is too small */
 	kv_seq_open(&s->seq, s->cache);
-	s->forward = forward_open(&policy->config, s->chunk, n_threads);
-	s->logits = xaligned((size_t)s->chunk * s->stride * sizeof *s->logits);
-	s->samplers = xmalloc((size_t)n_threads * sizeof(struct sampler *));
-	for (int i = 0; i < n_threads; i++) s->samplers[i] = sampler_open(policy->config.vocab_size);
+	scratch->forward = forward_open(&policy->config, scratch->rows_max, n_threads);
+	scratch->logits = xaligned((size_t)scratch->rows_max * scratch->stride * sizeof *scratch->logits);
+	scratch->samplers = xmalloc((size_t)n_threads * sizeof(struct sampler *));
+	for (int i = 0; i < n_threads; i++) scratch->samplers[i] = sampler_open(policy->config.vocab_size);
 	return s;
 }
 
 void scorer_close(struct scorer *s)
 {
 	if (!s) return;
-	for (int i = 0; i < s->n_threads; i++) sampler_close(s->samplers[i]);
-	free(s->samplers);
-	free(s->logits);
-	forward_close(s->forward);
+	for (int i = 0; i < s->scratch.n_threads; i++) sampler_close(s->scratch.samplers[i]);
+	free(s->scratch.samplers);
+	free(s->scratch.logits);
+	forward_close(s->scratch.forward);
 	kv_seq_close(&s->seq);
 	kv_cache_close(s->cache);
 	free(s);
@@ -70,7 +68,7 @@ static int check_tokens(const struct policy *policy, const int32_t *tokens, int 
 }
 
 struct chunk {
-	const struct scorer *scorer;
+	const struct score_scratch *scratch;
 	const int32_t *tokens;
 	const struct sampling_options *sampling;
 	int first, end; /* rows with logits: row p scores the token at p + 1 */
@@ -80,7 +78,7 @@ struct chunk {
 static void score_share(const struct team *team, void *arg)
 {
 	const struct chunk *c = arg;
-	const struct scorer *s = c->scorer;
+	const struct score_scratch *s = c->scratch;
 
 	for (int p = c->first + team->thread; p < c->end; p += team->n_threads) {
 		const float *logits = s->logits + (size_t)(p - c->first) * s->stride;
@@ -89,14 +87,31 @@ static void score_share(const struct team *team, void *arg)
 }
 
 /* Rows [begin, c->end). */
-static void score_rows(struct scorer *s, int begin, struct chunk *c)
+static void score_rows(const struct policy *policy, struct kv_seq *seq, int begin, struct chunk *c)
 {
-	struct forward_row rows[CHUNK_ROWS];
+	const struct score_scratch *s = c->scratch;
+	struct forward_row rows[SCORE_ROWS_MAX];
 
 	for (int p = begin; p < c->end; p++)
-		rows[p - begin] = (struct forward_row){&s->seq, p, c->tokens[p], p >= c->first ? p - c->first : -1};
-	forward_run(s->forward, s->policy, false, rows, c->end - begin, s->logits, s->stride);
-	team_run(s->n_threads, score_share, c);
+		rows[p - begin] = (struct forward_row){seq, p, c->tokens[p], p >= c->first ? p - c->first : -1};
+	forward_run(s->forward, policy, PART_TARGET, rows, c->end - begin, s->logits, s->stride);
+	if (c->first < c->end) team_run(s->n_threads, score_share, c);
+}
+
+void score_sequence(const struct score_scratch *scratch, const struct policy *policy, struct kv_seq *seq,
+                    int n_computed, const int32_t *tokens, int n_given, int n_tokens,
+                    const struct sampling_options *sampling, float *logprobs)
+{
+	int rows_max = scratch->rows_max < SCORE_ROWS_MAX ? scratch->rows_max : SCORE_ROWS_MAX;
+	int n_rows = n_tokens - 1 - n_computed, n_calls = (n_rows + rows_max - 1) / rows_max;
+	int chunk = n_calls > 0 ? (n_rows + n_calls - 1) / n_calls : 0; /* alike: a call of few rows costs as one of many */
+
+	assert(n_computed < n_given && n_given <= n_tokens);
+	for (int p = n_computed; p < n_tokens - 1; p += chunk) {
+		struct chunk c = {scratch, tokens, sampling, .first = n_given - 1 > p ? n_given - 1 : p,
+		                  .end = p + chunk < n_tokens - 1 ? p + chunk : n_tokens - 1, logprobs};
+		score_rows(policy, seq, p, &c);
+	}
 }
 
 int score_tokens(struct scorer *s, const int32_t *tokens, int n_given, int n_tokens,
@@ -108,10 +123,6 @@ int score_tokens(struct scorer *s, const int32_t *tokens, int n_given, int n_tok
 	kv_seq_truncate(&s->seq, 0);
 	if (kv_seq_reserve(&s->seq, 0, n_tokens - 1))
 		return err_set(err, ERR_MEMORY, "no memory for the keys and values of %d tokens", n_tokens);
-	for (int p = 0; p < n_tokens - 1; p += s->chunk) {
-		struct chunk c = {s, tokens, sampling, .first = n_given - 1 > p ? n_given - 1 : p,
-		                  .end = p + s->chunk < n_tokens - 1 ? p + s->chunk : n_tokens - 1, logprobs};
-		score_rows(s, p, &c);
-	}
+	score_sequence(&s->scratch, s->policy, &s->seq, 0, tokens, n_given, n_tokens, sampling, logprobs);
 	return 0;
 }

@@ -11,8 +11,11 @@ struct session *session_open(struct trajectory *t, struct prefix_table *prefixes
 
 	session->trajectory = t;
 	session->phase = PHASE_OVER;
+	session->n_scored = t->n_tokens;
 	session->length_max = wanted < max_context ? (int32_t)wanted : max_context;
 	session->prefix = prefix_join(prefixes, t->group_id, t->tokens, t->n_prompt);
+	/* A prompt that comes with a sample already begun has been computed before, here or elsewhere. */
+	if (session->prefix->users == 1 && t->n_tokens > t->n_prompt) session->prefix->n_reached = t->n_prompt - 1;
 	kv_seq_open(&session->kv, prefixes->cache);
 	return session;
 }
@@ -22,6 +25,7 @@ struct trajectory *session_close(struct session *session, struct prefix_table *p
 	struct trajectory *t = session->trajectory;
 
 	kv_seq_close(&session->kv);
+	kv_parcel_free(&session->parcel);
 	prefix_leave(prefixes, session->prefix);
 	free(session);
 	return t;
@@ -30,7 +34,8 @@ struct trajectory *session_close(struct session *session, struct prefix_table *p
 void session_rewind(struct session *session)
 {
 	kv_seq_truncate(&session->kv, 0);
-	session->forked = false;
+	session->forked = session->unshared = false;
+	session->kv_kept = false;
 	session->n_computed = 0;
 }
 

@@ -1,6 +1,7 @@
 /* session.h - one sample being generated: a trajectory, its KV and what this round does with it.
  *
- * Invariant between rounds: kv holds target keys and values, made under the engine's current policy,
+ * Invariant between rounds: kv holds the keys and values of what draws (the target; in quantized mode the
+ * quantized copy), made under the engine's current policy unless kv_kept,
  * of positions [0, n_computed), and n_computed < n_tokens: the last token has no KV yet, since the
  * row that computes it is the one whose logits draw the next token.  A session decodes when
  * n_computed == n_tokens - 1.  KV beyond n_computed is junk of rejected drafts, to be overwritten.
@@ -9,6 +10,7 @@
 #define ROLLOUT_SESSION_H
 
 #include "policy/kv_cache.h"
+#include "rollout/kv_parcel.h"
 #include "rollout/prefix.h"
 #include "rollout/speculation.h"
 #include "rollout/suffix.h"
@@ -24,8 +26,12 @@ struct session {
 	struct prefix *prefix;         /* the prompt's KV, joined */
 	struct kv_seq kv;
 	bool forked;                   /* kv begins with the prompt's */
+	bool kv_kept;                  /* some of kv was made under older weights (engine_set_policy) */
+	bool unshared;                 /* and shares no page with it: it came in a parcel */
+	struct kv_parcel parcel;       /* what it brought along, while it is queued */
 	int32_t n_computed;
 	int32_t length_max;            /* tokens at which it ends with FINISH_LENGTH */
+	int32_t n_scored;              /* quantized mode: tokens whose target_logprobs are there */
 	enum session_phase phase;
 	double phase_start;            /* seconds */
 	uint64_t prompt_key;           /* of the prompt's tokens; 0: not computed yet */
@@ -38,6 +44,7 @@ struct session {
 	int32_t n_draft;               /* proposed tokens */
 	int32_t draft[DRAFT_LENGTH_MAX];
 	int32_t logits_row;            /* first row of logits in the call */
+	int32_t kept_row, n_kept;      /* maximal coupling: distributions of draft[0 .. n_kept) in the store */
 	int32_t n_accepted;            /* of those */
 	int32_t n_made;                /* tokens appended */
 };

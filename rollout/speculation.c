@@ -6,6 +6,7 @@
 #include "rollout/speculation.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,15 +15,27 @@
 /* Before anything is known, a draft is taken to be accepted with this probability. */
 static const double PRIOR = 0.7, PRIOR_WEIGHT = 4;
 
+/* A place in the draft is taken to be like the one before, as if that had been seen in so many trials. */
+static const double PLACE_PRIOR = 16;
+
 /* Fading: how many trials a place in the draft, and a session, remember. */
 static const double PLACE_MEMORY = 512, SESSION_MEMORY = 128;
+
+/* What a round leaves of what is known of places that it did not try, so that none is given up for good; what new
+ * weights leave. */
+static const double UNTRIED_FADE = 0.995, NEW_WEIGHTS_TRIALS = 4;
 
 /* How many trials of its own a session needs to count as much as all others together. */
 static const double SESSION_PRIOR = 16;
 
-/* While nothing is drafted, acceptance goes stale, and while all rounds draft, the cost of one that does
- * not: now and then a round does the other. */
-enum { PROBE_ROUNDS = 200, DINKELBACH_STEPS = 6 };
+/* What is not chosen goes stale: acceptance of a drafter, what its calls cost, or, while all rounds draft, the
+ * cost of one that does not.  Now and then a round does something else: soon while a drafter is hardly known,
+ * often where the alternative promises nearly as much, else seldom. */
+enum { PROBE_ROUNDS_YOUNG = 8, PROBE_ROUNDS = 25, PROBES_PER_FAR_ONE = 8, PROBE_LENGTH = 2, PROBE_SESSIONS = 4 };
+static const double YOUNG_TRIALS = 24;
+static const double PROBE_CLOSE = 0.8;
+
+enum { DINKELBACH_STEPS = 6 };
 
 /* A session in a plan that is being tried, and in the best so far. */
 struct plan_scratch {
@@ -46,15 +59,27 @@ void speculation_close(struct speculation *s)
 	free(s->scratch);
 }
 
+void speculation_set_costs(struct speculation *s, const struct speculation_costs *costs)
+{
+	s->target = costs->target;
+	for (int i = 0; i < SPECULATION_DRAFTERS; i++) s->drafters[i].cost = costs->drafters[i];
+}
+
+static void fade(struct drafter_state *d, int place, double factor)
+{
+	d->tried[place] *= factor;
+	d->accepted[place] *= factor;
+}
+
 void speculation_forget_acceptance(struct speculation *s)
 {
 	for (int f = 0; f < SPECULATION_DRAFTERS; f++) {
+		struct drafter_state *d = &s->drafters[f];
+		d->fresh = 0;
 		for (int j = 0; j < SPECULATION_LENGTH_MAX; j++) {
-			s->drafters[f].tried[j] /= 16;
-			s->drafters[f].accepted[j] /= 16;
+			if (d->tried[j] > NEW_WEIGHTS_TRIALS) fade(d, j, NEW_WEIGHTS_TRIALS / d->tried[j]);
 		}
 	}
-	s->rounds_since_probe = PROBE_ROUNDS;
 }
 
 void speculation_observe(struct speculation *s, int drafter, int rows, double positions, double seconds)
@@ -62,11 +87,18 @@ void speculation_observe(struct speculation *s, int drafter, int rows, double po
 	struct cost_table *cost = drafter < 0 ? &s->target : &s->drafters[drafter].cost;
 
 	if (seconds <= 0) return;
-	/* Reading a position's keys and values takes its share of the time that reading the weights takes. */
-	if (drafter < 0 && s->target.per_position == 0)
-		s->target.per_position = s->options.position_share * seconds / (1 + s->options.position_share * positions);
+	/* Reading a position's keys and values takes its share of the time that reading the weights takes: that of the
+	 * fastest call. */
+	double share = s->options.position_share, per_position = share * seconds / (1 + share * positions);
+	if (drafter < 0 && (s->target.per_position == 0 || per_position < s->target.per_position))
+		s->target.per_position = per_position;
 	cost->per_position = s->target.per_position;
 	cost_table_observe(cost, rows, positions, seconds);
+}
+
+void speculation_hint(struct speculation *s, int rows, double positions, double seconds)
+{
+	if (seconds > 0) cost_table_hint(&s->target, rows, positions, seconds);
 }
 
 /* Probability, by place, that a draft is accepted if all before it were; later places are rarely reached,
@@ -76,7 +108,8 @@ static void places_of(const struct drafter_state *drafter, int n, double *place)
 	double before = PRIOR;
 
 	for (int j = 0; j < n; j++) {
-		before = (drafter->accepted[j] + PRIOR_WEIGHT * before) / (drafter->tried[j] + PRIOR_WEIGHT);
+		double weight = j == 0 ? PRIOR_WEIGHT : PLACE_PRIOR;
+		before = (drafter->accepted[j] + weight * before) / (drafter->tried[j] + weight);
 		place[j] = before;
 	}
 }
@@ -96,21 +129,21 @@ void speculation_learn(struct speculation *s, int drafter, struct session_accept
                        int accepted)
 {
 	struct drafter_state *d = &s->drafters[drafter];
+	struct session_acceptance *own = &acceptance[drafter];
 	int tried = accepted < drafted ? accepted + 1 : drafted;
 
 	for (int j = 0; j < tried && j < SPECULATION_LENGTH_MAX; j++) {
-		if (d->tried[j] > PLACE_MEMORY) {
-			d->tried[j] /= 2;
-			d->accepted[j] /= 2;
-		}
+		if (d->tried[j] > PLACE_MEMORY) fade(d, j, 0.5);
 		d->tried[j]++;
 		d->accepted[j] += j < accepted;
 	}
-	acceptance->accepted += (float)accepted;
-	acceptance->rejected += (float)(tried - accepted);
-	if (acceptance->accepted + acceptance->rejected > (float)SESSION_MEMORY) {
-		acceptance->accepted /= 2;
-		acceptance->rejected /= 2;
+	for (int j = drafted; j < SPECULATION_LENGTH_MAX; j++) fade(d, j, UNTRIED_FADE);
+	d->fresh += tried;
+	own->accepted += (float)accepted;
+	own->rejected += (float)(tried - accepted);
+	if (own->accepted + own->rejected > (float)SESSION_MEMORY) {
+		own->accepted /= 2;
+		own->rejected /= 2;
 	}
 }
 
@@ -198,7 +231,7 @@ static struct prospect try_length(const struct outlook *o, int made, int longest
 		o->s->scratch[i].reach = 1;
 	}
 	for (int j = 0; j < longest; j++) {
-		double verify_row = verify_seconds(o, rows + 1) - verify_seconds(o, rows);
+		double verify_row = fmax(0, verify_seconds(o, rows + 1) - verify_seconds(o, rows));
 		int members = 0, makes = 0;
 		for (int i = 0; i < o->n; i++) {
 			struct plan_scratch *scratch = &o->s->scratch[i];
@@ -220,12 +253,16 @@ static struct prospect try_length(const struct outlook *o, int made, int longest
 	return p;
 }
 
-/* The best plan that beats `least` with one drafter to order; kept in scratch if there is one. */
+/* The best plan that beats `least` with one drafter to order, in scratch; no drafts if there is none. */
 static struct prospect best_of(const struct outlook *o, int made, bool use_found, struct prospect least)
 {
 	static const int tried[] = {1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32};
 	struct prospect best = least;
 
+	for (int i = 0; i < o->n; i++) {
+		o->s->scratch[i].best_drafter = -1;
+		o->s->scratch[i].best_length = 0;
+	}
 	for (int step = 0; step < DINKELBACH_STEPS; step++) {
 		double rate = rate_of(best);
 		assign(o, made, use_found, rate);
@@ -275,28 +312,80 @@ static int plan_fixed(const struct outlook *o)
 	return made;
 }
 
-/* One token for one session, so that what is known of acceptance does not go stale. */
-static int plan_probe(const struct outlook *o)
-{
-	struct speculation *s = o->s;
-
-	if (s->options.n_made == 0) return -1;
-	int made = s->probe_next++ % s->options.n_made;
-	for (int i = 0; i < o->n; i++) {
-		if (o->sessions[i].room < 1) continue;
-		o->sessions[i].drafter = made;
-		o->sessions[i].length = 1;
-		return made;
-	}
-	return -1;
-}
-
 static void plan_none(const struct outlook *o)
 {
 	for (int i = 0; i < o->n; i++) {
 		o->sessions[i].drafter = -1;
 		o->sessions[i].length = 0;
 	}
+}
+
+static bool is_young(const struct drafter_state *drafter)
+{
+	return drafter->fresh < YOUNG_TRIALS;
+}
+
+static bool probe_is_due(struct speculation *s, int made)
+{
+	bool young = false;
+
+	for (int f = 0; f < s->options.n_made; f++) young |= f != made && is_young(&s->drafters[f]);
+	if (++s->rounds_since_probe < (young ? PROBE_ROUNDS_YOUNG : PROBE_ROUNDS)) return false;
+	s->rounds_since_probe = 0;
+	s->probes++;
+	return true;
+}
+
+/* A drafter that makes to order is tried: a token for one session where drafting does not pay, short drafts for
+ * a few where it does. */
+static void plan_short(const struct outlook *o, int made, bool drafts)
+{
+	int left = drafts ? PROBE_SESSIONS : 1;
+
+	plan_none(o);
+	for (int i = 0; i < o->n && left > 0; i++) {
+		int most = limit_of(o, i, made), length = drafts ? PROBE_LENGTH : 1;
+		if (most < 1) continue;
+		o->sessions[i].drafter = made;
+		o->sessions[i].length = length < most ? length : most;
+		left--;
+	}
+}
+
+static void plan_from_scratch(const struct outlook *o)
+{
+	for (int i = 0; i < o->n; i++) {
+		struct plan_session *session = &o->sessions[i];
+		session->length = o->s->scratch[i].best_length;
+		session->drafter = session->length > 0 ? o->s->scratch[i].best_drafter : -1;
+	}
+}
+
+/* Instead of what was planned, the next of the alternatives (a drafter that makes to order, or, -1, no draft) that
+ * is worth a look; the plan stays where none is.  Returns the drafter that makes to order. */
+static int plan_probe(const struct outlook *o, int made, bool drafts, double rate)
+{
+	struct speculation *s = o->s;
+	bool far_too = s->probes % PROBES_PER_FAR_ONE == 0;
+	int n = s->options.n_made + 1;
+
+	for (int tries = 0; tries < n; tries++) {
+		int f = s->probe_next++ % n - 1;
+		if (f < 0) {
+			bool close = o->n / verify_seconds(o, o->n) >= PROBE_CLOSE * rate;
+			if (!drafts || !(close || far_too)) continue;
+			plan_none(o);
+			return -1;
+		}
+		if (drafts && f == made) continue;
+		bool close = rate_of(best_of(o, f, false, (struct prospect){0})) >= PROBE_CLOSE * rate;
+		if (is_young(&s->drafters[f])) plan_short(o, f, drafts);
+		else if (close) plan_from_scratch(o);
+		else if (far_too) plan_short(o, f, drafts);
+		else continue;
+		return f;
+	}
+	return made;
 }
 
 int speculation_plan(struct speculation *s, struct plan_session *sessions, int n)
@@ -321,19 +410,13 @@ int speculation_plan(struct speculation *s, struct plan_session *sessions, int n
 			if (rate_of(p) <= rate_of(hurdle)) continue;
 			best = p;
 			made = f;
-			for (int i = 0; i < n; i++) {
-				sessions[i].length = s->scratch[i].best_length;
-				sessions[i].drafter = sessions[i].length > 0 ? s->scratch[i].best_drafter : -1;
-			}
+			plan_from_scratch(&o);
 		}
 	}
 	s->planned_tokens = best.tokens;
 	s->planned_seconds = best.seconds;
 	s->exact_seconds = exact.seconds;
 	s->made = made;
-	if (++s->rounds_since_probe < PROBE_ROUNDS) return made;
-	s->rounds_since_probe = 0;
 	bool drafted = rate_of(best) > rate_of(exact);
-	plan_none(&o);
-	return drafted ? -1 : plan_probe(&o);
+	return probe_is_due(s, drafted ? made : -1) ? plan_probe(&o, made, drafted, rate_of(best)) : made;
 }

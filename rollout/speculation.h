@@ -55,6 +55,12 @@ struct speculation_options {
 struct drafter_state {
 	struct cost_table cost; /* of one step, by rows */
 	double tried[SPECULATION_LENGTH_MAX], accepted[SPECULATION_LENGTH_MAX]; /* by place, fading */
+	double fresh; /* trials since the weights are new */
+};
+
+/* What calls cost. */
+struct speculation_costs {
+	struct cost_table target, drafters[SPECULATION_DRAFTERS];
 };
 
 struct speculation {
@@ -62,7 +68,7 @@ struct speculation {
 	struct cost_table target;
 	struct drafter_state drafters[SPECULATION_DRAFTERS];
 	int made;             /* last choice among those that make to order, -1: none */
-	int rounds_since_probe, probe_next;
+	int rounds_since_probe, probes, probe_next;
 
 	/* what the last plan promised */
 	double planned_tokens, planned_seconds;
@@ -74,17 +80,25 @@ struct speculation {
 void speculation_open(struct speculation *speculation, const struct speculation_options *options);
 void speculation_close(struct speculation *speculation);
 
+/* Begin from what was measured before. */
+void speculation_set_costs(struct speculation *speculation, const struct speculation_costs *costs);
+
 /* A call took so long: of the target (drafter -1), or one step of a drafter.  positions: sum over its rows
  * of what each attends to. */
 void speculation_observe(struct speculation *speculation, int drafter, int rows, double positions, double seconds);
 
+/* A call of the target over prompts took so long: about what as many rows of drafts would, but for the
+ * vocabulary head.  Counts where nothing better is known. */
+void speculation_hint(struct speculation *speculation, int rows, double positions, double seconds);
+
 /* New weights: acceptance is learned anew, from a prior that remembers a little. */
 void speculation_forget_acceptance(struct speculation *speculation);
 
-/* Set drafter and length of each of n sessions.  Returns the drafter that makes to order, -1: none. */
+/* Set drafter and length of each of n sessions.  (Prompts in the same call are computed in any case and count for
+ * nothing here.)  Returns the drafter that makes to order, -1: none. */
 int speculation_plan(struct speculation *speculation, struct plan_session *sessions, int n);
 
-/* What came of a session's draft: of `drafted` places the first `accepted` held, and what lies beyond
+/* What came of a draft of a session with this acceptance [SPECULATION_DRAFTERS]: of `drafted` places the first `accepted` held, and what lies beyond
  * the first rejection was not tried. */
 void speculation_learn(struct speculation *speculation, int drafter, struct session_acceptance *acceptance,
                        int drafted, int accepted);

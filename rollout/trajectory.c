@@ -8,9 +8,11 @@
 #include <xxhash.h>
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "configs/config.h"
 #include "rollout/trajectory.h"
 
 static const char *const finish_names[] = {
@@ -41,6 +43,7 @@ static void reserve_tokens(struct trajectory *t, int32_t capacity)
 
 	t->tokens = xrealloc(t->tokens, n * sizeof *t->tokens);
 	t->logprobs = xrealloc(t->logprobs, n * sizeof *t->logprobs);
+	if (t->target_logprobs) t->target_logprobs = xrealloc(t->target_logprobs, n * sizeof *t->target_logprobs);
 	t->versions = xrealloc(t->versions, n * sizeof *t->versions);
 	t->loss_mask = xrealloc(t->loss_mask, n * sizeof *t->loss_mask);
 	t->capacity = capacity;
@@ -66,6 +69,13 @@ struct trajectory *trajectory_new(const int32_t *prompt, int32_t n_prompt, int32
 	return t;
 }
 
+void trajectory_keep_target(struct trajectory *t)
+{
+	if (t->target_logprobs) return;
+	t->target_logprobs = xmalloc((size_t)t->capacity * sizeof *t->target_logprobs);
+	memcpy(t->target_logprobs, t->logprobs, (size_t)t->n_tokens * sizeof *t->target_logprobs);
+}
+
 static void *copy_bytes(const void *from, size_t n_bytes)
 {
 	return n_bytes ? memcpy(xmalloc(n_bytes), from, n_bytes) : NULL;
@@ -82,10 +92,14 @@ struct trajectory *trajectory_copy(const struct trajectory *from)
 	size_t n = (size_t)from->n_tokens;
 
 	*t = *from;
-	t->tokens = NULL, t->logprobs = NULL, t->versions = NULL, t->loss_mask = NULL;
+	t->tokens = NULL, t->logprobs = NULL, t->target_logprobs = NULL, t->versions = NULL, t->loss_mask = NULL;
 	reserve_tokens(t, from->capacity);
 	memcpy(t->tokens, from->tokens, n * sizeof *t->tokens);
 	memcpy(t->logprobs, from->logprobs, n * sizeof *t->logprobs);
+	if (from->target_logprobs) {
+		trajectory_keep_target(t);
+		memcpy(t->target_logprobs, from->target_logprobs, n * sizeof *t->target_logprobs);
+	}
 	memcpy(t->versions, from->versions, n * sizeof *t->versions);
 	memcpy(t->loss_mask, from->loss_mask, n * sizeof *t->loss_mask);
 	t->segments = copy_bytes(from->segments, (size_t)from->n_segments * sizeof *t->segments);
@@ -102,6 +116,7 @@ void trajectory_free(struct trajectory *t)
 		return;
 	free(t->tokens);
 	free(t->logprobs);
+	free(t->target_logprobs);
 	free(t->versions);
 	free(t->loss_mask);
 	free(t->segments);
@@ -136,6 +151,7 @@ void trajectory_append(struct trajectory *t, int32_t token, float logprob, int32
 	current_segment(t, version, rank, mode)->length++;
 	t->tokens[t->n_tokens] = token;
 	t->logprobs[t->n_tokens] = logprob;
+	if (t->target_logprobs) t->target_logprobs[t->n_tokens] = mode == ROLLOUT_QUANTIZED ? NAN : logprob;
 	t->versions[t->n_tokens] = version;
 	t->loss_mask[t->n_tokens] = 1;
 	t->n_tokens++;
@@ -181,6 +197,7 @@ uint64_t trajectory_checksum(const struct trajectory *t)
 	hash_real(&state, (double)t->sampling.temperature);
 	hash_real(&state, (double)t->sampling.top_p);
 	hash_int(&state, t->sampling.top_k);
+	if (t->sampling.min_p > 0) hash_real(&state, (double)t->sampling.min_p);
 	hash_int(&state, t->max_tokens);
 	hash_int(&state, t->n_prompt);
 	hash_int(&state, t->n_tokens);
@@ -203,5 +220,6 @@ uint64_t trajectory_checksum(const struct trajectory *t)
 	}
 	hash_int(&state, t->pivot);
 	hash_real(&state, (double)t->loss_weight);
+	if (t->target_logprobs) XXH3_64bits_update(&state, t->target_logprobs, n * sizeof *t->target_logprobs);
 	return XXH3_64bits_digest(&state);
 }

@@ -36,6 +36,7 @@ struct sampling_options {
 	float temperature; /* 0: greedy */
 	float top_p;       /* 1: off */
 	int32_t top_k;     /* 0: off */
+	float min_p;       /* 0: off */
 };
 
 /* A run of response tokens made under one policy version on one rank. */
@@ -43,8 +44,12 @@ struct segment {
 	int32_t start, length; /* token indices from 0 = first prompt token */
 	int32_t version;
 	int32_t rank;
-	int32_t mode;          /* enum rollout_mode */
+	int32_t mode;          /* enum rollout_mode, and SEGMENT_KV_KEPT */
 };
+
+/* In mode: drawn over keys and values of which some were made by earlier versions (scheduler.kv: keep).  Such tokens
+ * are on record, with their log-probabilities, but the record is not enough to draw them again. */
+enum { SEGMENT_KV_KEPT = 16 };
 
 struct trajectory {
 	/* identity */
@@ -69,6 +74,9 @@ struct trajectory {
 	int32_t n_prompt, n_tokens, capacity;
 	int32_t *tokens;
 	float *logprobs;       /* behaviour log-probability after temperature and truncation; 0 on the prompt */
+	float *target_logprobs; /* the target's, of the same tokens, after the same; 0 on the prompt, -INFINITY for a token
+	                         * outside the target's kept set.  NULL: nothing was drawn in quantized mode, or it is an
+	                         * evaluation */
 	int32_t *versions;     /* -1 on the prompt */
 	uint8_t *loss_mask;    /* 0 on the prompt, 1 on the response */
 	struct segment *segments;
@@ -108,11 +116,15 @@ struct trajectory *trajectory_new(const int32_t *prompt, int32_t n_prompt, int32
 struct trajectory *trajectory_copy(const struct trajectory *trajectory); /* deep */
 void trajectory_free(struct trajectory *trajectory);                     /* NULL is allowed */
 
-/* Append a token; extends the last segment or opens one when version, rank or mode differ. */
+/* Append a token; extends the last segment or opens one when version, rank or mode differ.  Where they are
+ * kept, its target_logprobs is logprob, but NaN in quantized mode: it is still to be computed. */
 void trajectory_append(struct trajectory *trajectory, int32_t token, float logprob, int32_t version,
                        int32_t rank, int32_t mode);
 
 static inline int32_t trajectory_response_length(const struct trajectory *t) { return t->n_tokens - t->n_prompt; }
+
+/* From here on target_logprobs are kept.  What was drawn before was drawn by the target. */
+void trajectory_keep_target(struct trajectory *trajectory);
 
 /* XXH3-64 of everything that must be reproducible: identity, tokens, log-probabilities, versions,
  * mask, finish, reward, advantage; not ranks, segment modes, counters or timings. */

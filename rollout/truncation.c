@@ -8,6 +8,7 @@
  *   2. one pass adds up what is above the interval, and the total if it is not yet known, and gathers
  *      what is inside; then again on these;
  *   3. the last thousand are sorted, and the end is found by halving.
+ * min-p (Nguyen et al. 2024) is a bound on the logit, so it only needs the mass of what it keeps.
  * A wrong guess costs a pass; in the end intervals are halved in the order of floats, so there are at
  * most some tens.  O(n) expected: 1.3 passes over a flat row, little more than the total of a peaked one.
  */
@@ -375,8 +376,9 @@ static void keep_largest(struct truncation *t, const struct truncation_row *row,
 	*kept = prefix_gather(t, t->band[0], row, scale, end);
 }
 
-struct ranked truncation_cut(struct truncation *t, const struct truncation_row *row,
-                             const struct row_scale *scale, int32_t k, float top_p, uint64_t *mass)
+/* The cut of top-k and top-p. */
+static struct ranked cut_of_prefix(struct truncation *t, const struct truncation_row *row,
+                                   const struct row_scale *scale, int32_t k, float top_p, uint64_t *mass)
 {
 	struct set kept = {row->logits, row->peaks, row->n, 0};
 	struct ranked cut = CUT_NONE;
@@ -390,4 +392,15 @@ struct ranked truncation_cut(struct truncation *t, const struct truncation_row *
 	struct ranked end_cut = cut_of(row, end);
 	*mass = end.weight;
 	return ranked_before(end_cut, cut) ? end_cut : cut;
+}
+
+struct ranked truncation_cut(struct truncation *t, const struct truncation_row *row, const struct row_scale *scale,
+                             int32_t k, float top_p, float least, uint64_t *mass)
+{
+	bool prefix = (k > 0 && k < row->n) || top_p < 1.0f || least == -INFINITY;
+	struct ranked cut = prefix ? cut_of_prefix(t, row, scale, k, top_p, mass) : CUT_NONE;
+
+	if (cut.logit >= least) return cut;
+	t->kernels->split(t->band[0], mass, NULL, row->logits, row->peaks, row->n, *scale, least, least);
+	return (struct ranked){least, INT32_MAX};
 }

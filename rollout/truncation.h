@@ -1,4 +1,4 @@
-/* truncation.h - top-k and top-p as a cut in the one order of vocabulary entries: larger logit
+/* truncation.h - top-k, top-p and min-p as a cut in the one order of vocabulary entries: larger logit
  * first, then lower id.  A kept set is always a prefix of that order, so one entry describes it. */
 #ifndef ROLLOUT_TRUNCATION_H
 #define ROLLOUT_TRUNCATION_H
@@ -41,9 +41,9 @@ struct truncation *truncation_open(const struct row_kernels *kernels, int32_t n_
 void truncation_close(struct truncation *truncation);
 
 /* The cut after the k largest (0 < k < n, or no top-k), then after the shortest prefix of these whose
- * mass reaches top_p (in (0, 1), or 1 for no top-p) of theirs; mass [out]: that of what is kept, by
- * scale. */
+ * mass reaches top_p (in (0, 1), or 1 for no top-p) of theirs, and before what lies below least (at most
+ * the largest logit; -INFINITY: no such bound); mass [out]: that of what is kept, by scale. */
 struct ranked truncation_cut(struct truncation *truncation, const struct truncation_row *row,
-                       const struct row_scale *scale, int32_t k, float top_p, uint64_t *mass);
+                       const struct row_scale *scale, int32_t k, float top_p, float least, uint64_t *mass);
 
 #endif

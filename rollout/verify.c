@@ -6,6 +6,9 @@
  * difference the target's own draw is the token and the rest is void.  So the tokens are those of
  * plain autoregressive sampling, whatever was drafted; without drafts this is plain decoding.
  * Cost: one target call of 1 + n_draft rows per session, and as many draws as tokens are made.
+ * In quantized mode the quantized copy stands in the target's place, and nobody drafts.
+ *
+ * Under maximal coupling (verify_maximal.c) only what the target draws beside a draft differs.
  *
  * Differences from the paper: none in the rule; noise is Gumbel by counter instead of a shared
  * stream of exponentials, so the two sides need not run in step.
@@ -15,6 +18,10 @@
 #include <math.h>
 
 #include "policy/team.h"
+#include "rollout/verify_maximal.h"
+
+/* A call tells what rows of drafts cost if prompts, whose rows have no logits, are at most this part of it. */
+enum { OBSERVED_PART = 4 };
 
 static void add_rows(struct workspace *w, struct session *s, int *n_logits)
 {
@@ -43,19 +50,22 @@ static void verify_session(struct workspace *w, struct sampler *sampler, struct 
                            struct verify_label label)
 {
 	struct trajectory *t = s->trajectory;
+	int32_t mode = label.mode | (s->kv_kept ? SEGMENT_KV_KEPT : 0);
 	bool goes_on = true;
 
 	s->n_made = s->n_accepted = 0;
 	while (goes_on) {
 		const float *logits = workspace_logits(w, s->logits_row + s->n_made);
 		float logprob;
-		int32_t token = sampler_draw(sampler, logits, &t->sampling, t->seed, t->n_tokens, &logprob);
+		int32_t token = w->maximal
+			? maximal_verify(w, sampler, s, logits, &logprob)
+			: sampler_draw(sampler, logits, &t->sampling, t->seed, t->n_tokens, &logprob);
 		if (!isfinite(logprob)) {
 			t->finish = FINISH_ERROR;
 			t->error = xstrdup("the policy's logits are not finite: its weights have diverged");
 			break;
 		}
-		trajectory_append(t, token, logprob, (int32_t)w->policy->version, label.rank, label.mode);
+		trajectory_append(t, token, logprob, (int32_t)w->policy->version, label.rank, mode);
 		bool hit = s->n_made < s->n_draft && token == s->draft[s->n_made];
 		s->n_accepted += hit;
 		s->n_made++;
@@ -99,13 +109,15 @@ void verify_run(struct workspace *w, struct session *const *sessions, int n, str
 	for (int i = 0; i < n; i++) add_rows(w, sessions[i], &n_logits);
 	if (w->n_rows == 0) return;
 	double start = workspace_now(w);
-	forward_run(w->forward, w->policy, false, w->rows, w->n_rows, w->logits, w->stride);
+	forward_run(w->forward, w->policy, w->part, w->rows, w->n_rows, w->logits, w->stride);
 	double computed = workspace_now(w);
 	team_run(workspace_draw_threads(w, n_logits), verify_share, &call);
 	double drawn = workspace_now(w);
 
-	if (w->speculation && n_prefill == 0)
+	if (w->speculation && n_prefill * OBSERVED_PART <= w->n_rows)
 		speculation_observe(w->speculation, -1, w->n_rows, attended(w), drawn - start);
+	else if (w->speculation && n_logits == 0)
+		speculation_hint(w->speculation, w->n_rows, attended(w), computed - start);
 	double prefill_share = (computed - start) * n_prefill / w->n_rows;
 	w->stats.prefill_rows += (uint64_t)n_prefill;
 	w->stats.prefill_seconds += prefill_share;

@@ -3,6 +3,9 @@
 
 #include <stdlib.h>
 
+#include "configs/config.h"
+#include "rollout/verify_maximal.h"
+
 enum { DRAW_ENTRIES_MIN = 1 << 16 }; /* below, some 100 us of draws cost less than waking a team */
 
 void workspace_open(struct workspace *w, const struct policy *policy, const struct engine_options *options,
@@ -12,6 +15,7 @@ void workspace_open(struct workspace *w, const struct policy *policy, const stru
 
 	*w = (struct workspace){
 		.policy = policy,
+		.part = options->mode == ROLLOUT_QUANTIZED ? PART_DRAFT : PART_TARGET,
 		.rows_max = logits_max + options->prefill_chunk,
 		.stride = forward_logits_stride(config),
 		.n_threads = options->n_threads,
@@ -20,6 +24,8 @@ void workspace_open(struct workspace *w, const struct policy *policy, const stru
 	w->forward = forward_open(config, w->rows_max, options->n_threads);
 	w->rows = xmalloc((size_t)w->rows_max * sizeof *w->rows);
 	w->logits = xaligned((size_t)logits_max * w->stride * sizeof *w->logits);
+	if (options->mode == ROLLOUT_SPECULATIVE && options->coupling == COUPLING_MAXIMAL)
+		w->maximal = maximal_store_open(logits_max, w->stride);
 	w->samplers = xmalloc((size_t)w->n_threads * sizeof *w->samplers);
 	for (int i = 0; i < w->n_threads; i++) w->samplers[i] = sampler_open(config->vocab_size);
 	for (int i = 0; i < config->n_eos; i++) w->stops[w->n_stops++] = config->eos_ids[i];
@@ -31,6 +37,7 @@ void workspace_close(struct workspace *w)
 	for (int i = 0; i < w->n_threads; i++) sampler_close(w->samplers[i]);
 	free(w->samplers);
 	free(w->logits);
+	maximal_store_close(w->maximal);
 	free(w->rows);
 	forward_close(w->forward);
 }

@@ -14,11 +14,13 @@ enum { STOPS_MAX = MODEL_EOS_MAX + 1 };
 
 struct workspace {
 	const struct policy *policy; /* borrowed; changes with engine_set_policy */
+	enum policy_part part;       /* what draws: the target, in quantized mode its quantized copy */
 	struct forward *forward;
 	struct forward_row *rows;    /* [rows_max] */
 	int n_rows, rows_max;
 	float *logits;               /* [logits_max][stride] */
 	size_t stride;
+	struct maximal_store *maximal; /* drafts' distributions until they are verified; NULL: coupled verification */
 	struct sampler **samplers;   /* [n_threads] */
 	int n_threads;
 	int32_t stops[STOPS_MAX];    /* tokens that end a sample */
