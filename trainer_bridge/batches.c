@@ -55,6 +55,15 @@ struct batch *batches_take(struct batches *batches, const void *holder)
 	return NULL;
 }
 
+int batches_waiting(const struct batches *batches)
+{
+	int n = 0;
+
+	for (const struct batch *batch = batches->first; batch; batch = batch->next)
+		n += !batch->holder;
+	return n;
+}
+
 void batches_give_back(struct batches *batches, const void *holder)
 {
 	for (struct batch *batch = batches->first; batch; batch = batch->next)

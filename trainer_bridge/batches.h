@@ -30,6 +30,7 @@ void batches_put(struct batches *batches, uint64_t id, int64_t step, int64_t ver
                  struct trajectory *const *trajectories, int n);
 /* The oldest waiting batch, now held by holder; NULL if none. */
 struct batch *batches_take(struct batches *batches, const void *holder);
+int batches_waiting(const struct batches *batches); /* without a holder */
 void batches_give_back(struct batches *batches, const void *holder);
 
 /* ERR_STATE if another holds it; *known is false where no such batch is there (any more). */

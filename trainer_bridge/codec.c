@@ -53,7 +53,7 @@ static void put_array(struct message_writer *w, const char *key, const void *ite
 	message_put_bin(w, items, (size_t)n * item_bytes);
 }
 
-enum { PAIRS_ALWAYS = 12 + 12 + 2 + 9 + 1, PAIRS_REWARD = 3, PAIRS_ADVANTAGE = 3 };
+enum { PAIRS_ALWAYS = 12 + 12 + 2 + 9 + 1, PAIRS_REWARD = 3, PAIRS_ADVANTAGE = 3, PAIRS_TARGET = 1 };
 
 static void put_identity(struct message_writer *w, const struct trajectory *t) /* 12 pairs */
 {
@@ -71,14 +71,17 @@ static void put_identity(struct message_writer *w, const struct trajectory *t) /
 	put_int(w, "max_tokens", t->max_tokens);
 }
 
-static void put_tokens(struct message_writer *w, const struct trajectory *t) /* 12 pairs */
+static void put_tokens(struct message_writer *w, const struct trajectory *t) /* 12 pairs, 1 more */
 {
 	put_real(w, "temperature", (double)t->sampling.temperature);
 	put_real(w, "top_p", (double)t->sampling.top_p);
 	put_int(w, "top_k", t->sampling.top_k);
+	if (t->sampling.min_p > 0) put_real(w, "min_p", (double)t->sampling.min_p);
 	put_int(w, "n_prompt", t->n_prompt);
 	put_array(w, "tokens", t->tokens, t->n_tokens, sizeof *t->tokens);
 	put_array(w, "logprobs", t->logprobs, t->n_tokens, sizeof *t->logprobs);
+	if (t->target_logprobs)
+		put_array(w, "target_logprobs", t->target_logprobs, t->n_tokens, sizeof *t->target_logprobs);
 	put_array(w, "versions", t->versions, t->n_tokens, sizeof *t->versions);
 	put_array(w, "mask", t->loss_mask, t->n_tokens, sizeof *t->loss_mask);
 	put_array(w, "segments", t->segments, t->n_segments, sizeof *t->segments);
@@ -120,8 +123,9 @@ void codec_put_trajectory(struct message_writer *w, const struct trajectory *t)
 {
 	uint32_t n_reward = t->has_reward ? PAIRS_REWARD : 0;
 	uint32_t n_advantage = t->has_advantage ? PAIRS_ADVANTAGE : 0;
+	uint32_t n_target = t->target_logprobs ? PAIRS_TARGET : 0;
 
-	message_begin_map(w, PAIRS_ALWAYS + n_reward + n_advantage);
+	message_begin_map(w, PAIRS_ALWAYS + (t->sampling.min_p > 0) + n_reward + n_advantage + n_target);
 	put_identity(w, t);
 	put_tokens(w, t);
 	put_score(w, t);
@@ -219,6 +223,11 @@ static int32_t count_items(struct reader *r, const char *key, size_t item_bytes)
 	return r->failed ? 0 : (int32_t)(n_bytes / item_bytes);
 }
 
+static bool has(const struct reader *r, const char *key)
+{
+	return message_field(r->map, key) != NULL;
+}
+
 static void refuse(struct reader *r, const char *what, int64_t found)
 {
 	if (!r->failed)
@@ -258,9 +267,15 @@ static void get_tokens(struct reader *r, struct trajectory *t)
 	t->sampling.temperature = (float)get_real(r, "temperature");
 	t->sampling.top_p = (float)get_real(r, "top_p");
 	t->sampling.top_k = get_i32(r, "top_k", 0);
+	t->sampling.min_p = has(r, "min_p") ? (float)get_real(r, "min_p") : 0.0f;
 	t->n_prompt = (int32_t)get_int(r, "n_prompt", 0, n);
 	copy_array(t->tokens, get_array(r, "tokens", n, sizeof *t->tokens), n, sizeof *t->tokens);
 	copy_array(t->logprobs, get_array(r, "logprobs", n, sizeof *t->logprobs), n, sizeof *t->logprobs);
+	if (has(r, "target_logprobs")) {
+		trajectory_keep_target(t);
+		copy_array(t->target_logprobs, get_array(r, "target_logprobs", n, sizeof *t->target_logprobs), n,
+		           sizeof *t->target_logprobs);
+	}
 	copy_array(t->versions, get_array(r, "versions", n, sizeof *t->versions), n, sizeof *t->versions);
 	copy_array(t->loss_mask, get_array(r, "mask", n, sizeof *t->loss_mask), n, sizeof *t->loss_mask);
 	t->deferrals = get_i32(r, "deferrals", 0);
@@ -294,11 +309,6 @@ static void get_segments(struct reader *r, struct trajectory *t)
 	}
 	if (at != t->n_tokens)
 		refuse(r, "field 'segments' must cover the response and end with it", at);
-}
-
-static bool has(const struct reader *r, const char *key)
-{
-	return message_field(r->map, key) != NULL;
 }
 
 static void get_score(struct reader *r, struct trajectory *t)

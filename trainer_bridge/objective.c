@@ -18,6 +18,7 @@ struct objective_result objective_evaluate(const struct objective_options *optio
 	out.tis = options->tis_clip > 0 ? minf(expf(token->logp_old - token->logp_behaviour), options->tis_clip)
 	                                : 1.0f;
 	out.loss = -out.tis * bounded * a;
+	if (token->logp_old == -INFINITY) out = (struct objective_result){ .tis = options->tis_clip > 0 ? 0.0f : 1.0f };
 	out.gradient = out.clipped ? 0.0f : out.loss;
 	if (options->kl_coef > 0) {
 		float gap = token->logp_ref - token->logp;

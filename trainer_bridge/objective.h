@@ -7,10 +7,12 @@
  *     k    = exp(logp_ref - logp) - (logp_ref - logp) - 1    k3 estimator of KL (Schulman 2020)
  *     loss = w ( -c min(r A, clamp(r, 1 - clip_low, 1 + clip_high) A) + kl_coef k )
  *
- * logp_old belongs to the weights at the start of the batch (decoupled from those that generated, "Batch
- * size-invariance for policy optimization", Hilton et al. 2022), logp_behaviour is what the engine
- * recorded under whichever version drew the token.  clip_high > clip_low is the clip-higher of DAPO (Yu
- * et al. 2025), as is the mean over tokens instead of over samples.
+ * Three policies, decoupled ("Batch size-invariance for policy optimization", Hilton et al. 2022; verl's
+ * rollout correction, FlashRL): r is clipped against the old one, c corrects for what drew the token being
+ * another one, logp_behaviour.  The old one is either the policy at the start of the batch, or, where another
+ * numeric format drew, the target of the version that drew (policy_update.h says when).  A token that the old
+ * policy cannot draw (logp_old -infinity) has c = 0 and no policy loss, whatever r.  clip_high > clip_low is
+ * the clip-higher of DAPO (Yu et al. 2025), as is the mean over tokens instead of over samples.
  */
 #ifndef TRAINER_BRIDGE_OBJECTIVE_H
 #define TRAINER_BRIDGE_OBJECTIVE_H

@@ -42,7 +42,7 @@ static int run(struct pass_rate *rate, struct engine *engine, const struct promp
                struct err *err)
 {
 	struct sampling_options sampling = { (float)config->rollout.temperature, (float)config->rollout.top_p,
-		                                 (int32_t)config->rollout.top_k };
+		                                 (int32_t)config->rollout.top_k, (float)config->rollout.min_p };
 	for (size_t i = 0; i < prompts->n; i++)
 		engine_add(engine, prompts_open_sample(&prompts->items[i], i + 1, 0, 1, 0, (uint64_t)config->run.seed,
 		                                       &sampling, (int32_t)config->rollout.max_tokens));

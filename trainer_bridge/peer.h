@@ -54,6 +54,7 @@ void peer_frame_free(struct peer_frame *frame);
 size_t peer_frame_bytes_max(const struct peer *peer); /* small until WELCOME */
 bool peer_welcome(const struct peer *peer);
 bool peer_over(const struct peer *peer);              /* what else arrives is not for us */
+int peer_credits(const struct peer *peer);            /* batches that it may get now */
 bool peer_said_bye(const struct peer *peer);
 /* So many answers wait to be sent that no more requests should be read. */
 bool peer_choked(const struct peer *peer);

@@ -88,6 +88,11 @@ static void take_batch_part(struct peer *peer, struct peer_frame *out)
 	}
 }
 
+int peer_credits(const struct peer *peer)
+{
+	return peer->state == STATE_WELCOME ? peer->credits : 0;
+}
+
 static bool start_batch(struct peer *peer)
 {
 	struct batch *batch = peer->credits > 0 ? batches_take(&peer->exchange->batches, peer) : NULL;

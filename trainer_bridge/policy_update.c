@@ -1,7 +1,8 @@
 /* policy_update.c - see policy_update.h.
  *
- * With one minibatch the weights at the start of the batch are those of the only step, so logp_old is
- * logp itself and costs no pass of its own (the ratio is 1 and the clip never acts).
+ * With one minibatch the weights at the start of the batch are those of the only step, so their logp_old is
+ * logp itself and costs no pass of its own (the ratio is 1 and the clip never acts).  Nor is there a pass where
+ * all logp_old are recorded.
  */
 #include "trainer_bridge/policy_update.h"
 
@@ -29,6 +30,13 @@ static bool is_trained(const struct trajectory *t)
 	return t->has_advantage && t->loss_weight > 0 && !t->eval && t->finish != FINISH_ERROR;
 }
 
+/* target_logprobs are the old policy's: of the distribution over the whole vocabulary, as the trainer's own. */
+static bool old_is_recorded(const struct trajectory *t)
+{
+	const struct sampling_options *s = &t->sampling;
+	return t->target_logprobs && s->temperature > 0 && s->top_p >= 1 && s->top_k == 0 && s->min_p <= 0;
+}
+
 /* First token with loss, or n_tokens. */
 static int first_trained(const struct trajectory *t)
 {
@@ -53,6 +61,7 @@ static int batch_open(struct batch *b, struct trajectory *const *trajectories, i
                       const struct config_trainer *options, struct err *err)
 {
 	size_t slots = 0;
+	bool all_recorded = true;
 	*b = (struct batch){ .vocab_size = vocab_size };
 	b->objective = (struct objective_options){ (float)options->clip_low, (float)options->clip_high,
 		                                       (float)options->tis_clip, (float)options->kl_coef };
@@ -64,6 +73,7 @@ static int batch_open(struct batch *b, struct trajectory *const *trajectories, i
 		int first = first_trained(t);
 		if (!is_trained(t) || first == t->n_tokens) continue;
 		if (check_tokens(t, vocab_size, err)) return err->code;
+		all_recorded = all_recorded && old_is_recorded(t);
 		b->members[b->n] = t;
 		b->sequences[b->n] = (struct train_sequence){ t->tokens, t->n_tokens, first };
 		b->slots[b->n++] = slots;
@@ -71,7 +81,7 @@ static int batch_open(struct batch *b, struct trajectory *const *trajectories, i
 	}
 	b->entropy = xcalloc(slots + 1, sizeof(float));
 	b->results = xcalloc(slots + 1, sizeof *b->results);
-	if (options->minibatches > 1) b->old = xcalloc(slots + 1, sizeof(float));
+	if (options->minibatches > 1 && !all_recorded) b->old = xcalloc(slots + 1, sizeof(float));
 	if (options->kl_coef > 0) b->reference = xcalloc(slots + 1, sizeof(float));
 	return 0;
 }
@@ -138,8 +148,9 @@ static void train_row(void *context, int sequence, int token, float *logits)
 	}
 	float inverse = inverse_temperature(t);
 	float logprob = objective_softmax(logits, b->vocab_size, inverse, t->tokens[token], &b->entropy[slot]);
+	float old = old_is_recorded(t) ? t->target_logprobs[token] : b->old ? b->old[slot] : logprob;
 	struct objective_token in = {
-		.logp = logprob, .logp_old = b->old ? b->old[slot] : logprob, .logp_behaviour = t->logprobs[token],
+		.logp = logprob, .logp_old = old, .logp_behaviour = t->logprobs[token],
 		.logp_ref = b->reference ? b->reference[slot] : 0, .advantage = t->advantage,
 		.weight = (float)(t->loss_weight / b->weight),
 	};

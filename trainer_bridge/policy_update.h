@@ -7,6 +7,15 @@
  * over the whole vocabulary.  Where top-p or top-k truncated the sampling, the recorded
  * log-probabilities are of the truncated distribution: the importance weight exp(old - recorded) is
  * then the mass that was kept, at most 1, and corrects for it.
+ *
+ * The old policy of the objective is, token by token:
+ * - that of the weights at the start of the batch, by a pass of this trainer, where the target drew (exact and
+ *   speculative mode).  What lies between it and the recorded log-probability is staleness and kept mass.
+ * - the target of the version that drew, as recorded in target_logprobs, where the quantized copy drew: the
+ *   importance weight exp(target - behaviour) is then the quantization's alone, has mean 1 under the behaviour
+ *   policy, and needs no pass here; staleness is left to the clipped ratio.
+ * - the first again where sampling was truncated or greedy: target_logprobs are then not of the whole
+ *   vocabulary's distribution, which is what the ratio compares.
  */
 #ifndef TRAINER_BRIDGE_POLICY_UPDATE_H
 #define TRAINER_BRIDGE_POLICY_UPDATE_H

@@ -550,3 +550,13 @@ int server_unacknowledged(const struct server *server)
 {
 	return server->exchange.batches.n;
 }
+
+bool server_wants_batch(const struct server *server)
+{
+	int credits = 0;
+
+	for (const struct connection *connection = server->connections; connection; connection = connection->next)
+		if (!connection->closed)
+			credits += peer_credits(connection->peer);
+	return credits > batches_waiting(&server->exchange.batches);
+}

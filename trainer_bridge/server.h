@@ -65,5 +65,7 @@ void server_finish(struct server *server);
 void server_set_version(struct server *server, int64_t version);
 int server_peers(const struct server *server); /* after the handshake */
 int server_unacknowledged(const struct server *server);
+/* A peer has credit for one batch more than is waiting to be sent. */
+bool server_wants_batch(const struct server *server);
 
 #endif

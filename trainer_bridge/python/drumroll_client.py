@@ -101,6 +101,8 @@ class Trajectory:
     reward_s: float = 0.0
     staleness_max: int = 0
     staleness_min: int = 0
+    min_p: float = 0.0
+    target_logprobs: Optional[memoryview] = None  # [n] float32, quantized mode: the target's for the same tokens
 
 
 @dataclasses.dataclass
@@ -114,6 +116,7 @@ class Batch:
 
 
 _ARRAYS = {"tokens": "i", "logprobs": "f", "versions": "i", "mask": "B"}
+_OPTIONAL_ARRAYS = {"target_logprobs": "f"}
 _FINISH = ["none", "stop", "length", "abort", "pruned", "error"]
 _FIELDS = {field.name for field in dataclasses.fields(Trajectory)}
 
@@ -136,7 +139,10 @@ def _checksum(r: Mapping[str, Any], n: int) -> int:
     state.update(struct.pack("<Q", 0xFFFFFFFFFFFFFFFF if name is None else len(encoded)) + encoded)
     integers("epoch", "eval", "seed")
     reals("temperature", "top_p")
-    integers("top_k", "max_tokens", "n_prompt")
+    integers("top_k")
+    if r.get("min_p", 0) > 0:
+        reals("min_p")
+    integers("max_tokens", "n_prompt")
     state.update(struct.pack("<q", n))
     for key in _ARRAYS:
         state.update(r[key])
@@ -147,6 +153,8 @@ def _checksum(r: Mapping[str, Any], n: int) -> int:
             reals(*keys)
     integers("pivot")
     reals("loss_weight")
+    for key in _OPTIONAL_ARRAYS:
+        state.update(r.get(key, b""))
     return state.intdigest()
 
 
@@ -155,13 +163,14 @@ def _decode_trajectory(data: memoryview) -> Trajectory:
     if r.get("schema") != 1:
         raise ProtocolError(f"trajectory has schema {r.get('schema')}, this client reads 1")
     n = len(r["tokens"]) // 4
-    for key, kind in _ARRAYS.items():
+    arrays = dict(_ARRAYS, **{key: kind for key, kind in _OPTIONAL_ARRAYS.items() if key in r})
+    for key, kind in arrays.items():
         if len(r[key]) != n * struct.calcsize(kind):
             raise ProtocolError(f"trajectory {r['id']}: field '{key}' has {len(r[key])} bytes for {n} tokens")
     if xxhash and _checksum(r, n) != r["checksum"]:
         raise ProtocolError(f"trajectory {r['id']}: its checksum does not hold, it was damaged on its way")
     known = {key: value for key, value in r.items() if key in _FIELDS}
-    for key, kind in _ARRAYS.items():
+    for key, kind in arrays.items():
         known[key] = memoryview(r[key]).cast(kind)
     known["segments"] = list(struct.iter_unpack("<5i", r["segments"]))
     return Trajectory(**known)
