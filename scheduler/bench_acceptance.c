@@ -68,7 +68,7 @@ static int run_target(struct walk *w, const int32_t *tokens, int begin, int end,
 	int rc = reserve(w, &w->seq, begin, end, err);
 	for (int p = begin; p < end; p++)
 		rows[p - begin] = (struct forward_row){&w->seq, p, tokens[p], p >= first ? p - first : -1};
-	if (!rc) forward_run(w->forward, w->policy, false, rows, end - begin, w->target, w->stride);
+	if (!rc) forward_run(w->forward, w->policy, PART_TARGET, rows, end - begin, w->target, w->stride);
 	return rc;
 }
 
@@ -200,7 +200,7 @@ static int run_draft(struct walk *w, const int32_t *tokens, int first, int n, st
 		if (!rc) rc = reserve(w, &w->forks[i], first + i, first + i + 1, err);
 		rows[i] = (struct forward_row){&w->forks[i], first + i, tokens[first + i], i};
 	}
-	if (!rc) forward_run(w->forward, w->policy, true, rows, n, w->draft, w->stride);
+	if (!rc) forward_run(w->forward, w->policy, PART_DRAFT, rows, n, w->draft, w->stride);
 	for (int i = 0; i < n; i++) kv_seq_close(&w->forks[i]);
 	return rc;
 }

@@ -128,7 +128,7 @@ static int measure_batch(const struct decode *d, int batch, struct decode_result
 	bench_sequences_prefill(&sequences, context);
 	for (int step = -1; step < n_new; step++) { /* the first is not counted */
 		for (int draft = 1; draft >= 0; draft--) {
-			double seconds = bench_sequences_step(&sequences, context + 1 + step, draft);
+			double seconds = bench_sequences_step(&sequences, batch, context + 1 + step, draft ? PART_DRAFT : PART_TARGET);
 			if (step >= 0) samples[draft][step] = seconds;
 		}
 	}

@@ -169,7 +169,7 @@ static int measure_time(const struct comparison *c, const struct policy *policy,
 	bench_sequences_prefill(&sequences, context);
 	for (int step = -1; step < n_calls; step++)
 		for (int draft = 1; draft >= 0; draft--) {
-			double seconds = bench_sequences_step(&sequences, context + 1 + step, draft);
+			double seconds = bench_sequences_step(&sequences, 1, context + 1 + step, draft ? PART_DRAFT : PART_TARGET);
 			if (step >= 0) samples[draft][step] = seconds;
 		}
 	bench_sequences_close(&sequences);
@@ -193,17 +193,9 @@ static int measure_case(struct comparison *c, struct format_case *result, struct
 static int load(struct comparison *c, struct err *err)
 {
 	const struct formats_options *o = c->options;
-	struct tokenizer *tokenizer = NULL;
-	struct chat *chat = NULL;
-
 	int rc = weights_load(&c->weights, o->model, err);
-	if (!rc) rc = tokenizer_open(&tokenizer, o->model, err);
-	if (!rc) rc = chat_open(&chat, o->model, err);
-	struct prompts_options options = {.max_context = c->weights.config.max_context, .limit = (size_t)o->limit};
-	if (!rc) rc = prompts_load(&c->prompts, o->prompts, tokenizer, chat, &options, err);
-	if (chat) chat_close(chat);
-	if (tokenizer) tokenizer_close(tokenizer);
-	return rc;
+
+	return rc ? rc : bench_prompts_load(&c->prompts, o->model, o->prompts, (size_t)o->limit, err);
 }
 
 static int draw_samples(struct comparison *c, struct err *err)

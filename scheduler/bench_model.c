@@ -28,6 +28,22 @@ int bench_weights_load(struct weights *weights, const char *dir, double grow, st
 	return rc;
 }
 
+int bench_prompts_load(struct prompts *prompts, const char *dir, const char *file, size_t limit, struct err *err)
+{
+	struct model_config config;
+	struct tokenizer *tokenizer = NULL;
+	struct chat *chat = NULL;
+
+	int rc = model_config_read(&config, dir, err);
+	if (!rc) rc = tokenizer_open(&tokenizer, dir, err);
+	if (!rc) rc = chat_open(&chat, dir, err);
+	struct prompts_options options = {.max_context = config.max_context, .limit = limit};
+	if (!rc) rc = prompts_load(prompts, file, tokenizer, chat, &options, err);
+	if (chat) chat_close(chat);
+	if (tokenizer) tokenizer_close(tokenizer);
+	return rc;
+}
+
 /* ---- what a call costs ---- */
 
 static void add_linear(struct bench_work *work, const struct bench_call *call, const struct linear *linear, int rows)
@@ -116,7 +132,7 @@ double bench_sequences_prefill(struct bench_sequences *s, int context)
 	for (int p = 0; p < context; p++)
 		s->rows[p] = (struct forward_row){&s->seqs[0], p, made_up_token(s->policy, 0, p), p == context - 1 ? 0 : -1};
 	double start = clock_seconds();
-	forward_run(s->forward, s->policy, false, s->rows, context, s->logits, s->stride);
+	forward_run(s->forward, s->policy, PART_TARGET, s->rows, context, s->logits, s->stride);
 	double end = clock_seconds();
 	for (int i = 1; i < s->n; i++)
 		for (int page = 0; page * KV_TILE < context; page++)
@@ -124,11 +140,11 @@ double bench_sequences_prefill(struct bench_sequences *s, int context)
 	return end - start;
 }
 
-double bench_sequences_step(struct bench_sequences *s, int position, bool draft)
+double bench_sequences_step(struct bench_sequences *s, int n, int position, enum policy_part part)
 {
-	for (int i = 0; i < s->n; i++)
+	for (int i = 0; i < n; i++)
 		s->rows[i] = (struct forward_row){&s->seqs[i], position, made_up_token(s->policy, i, position), i};
 	double start = clock_seconds();
-	forward_run(s->forward, s->policy, draft, s->rows, s->n, s->logits, s->stride);
+	forward_run(s->forward, s->policy, part, s->rows, n, s->logits, s->stride);
 	return clock_seconds() - start;
 }

@@ -3,6 +3,7 @@
 #define SCHEDULER_BENCH_MODEL_H
 
 #include "policy/forward.h"
+#include "rollout/prompts.h"
 #include "scheduler/bench_report.h"
 
 /* "int4|int4_g64|...|bf16": choices whose index is an enum format. */
@@ -12,6 +13,9 @@ const char *bench_format_name(enum format format);
 
 /* Weights of a directory, grown in memory to that many parameters where grow > 0 (policy/grow.h). */
 int bench_weights_load(struct weights *weights, const char *dir, double grow, struct err *err);
+
+/* Prompts of a file (rollout/prompts.h) in the words of a model directory; limit 0: all. */
+int bench_prompts_load(struct prompts *prompts, const char *dir, const char *file, size_t limit, struct err *err);
 
 /* What one forward call reads and computes.  positions_read: of keys and values, each counted as often as
  * it must be read; positions_attended: sum over rows. */
@@ -45,7 +49,7 @@ void bench_sequences_close(struct bench_sequences *sequences);
  * the seconds of the call for the first. */
 double bench_sequences_prefill(struct bench_sequences *sequences, int context);
 
-/* One more token of each sequence, at that position; returns the seconds of the call. */
-double bench_sequences_step(struct bench_sequences *sequences, int position, bool draft);
+/* One more token of each of the first n sequences, at that position; returns the seconds of the call. */
+double bench_sequences_step(struct bench_sequences *sequences, int n, int position, enum policy_part part);
 
 #endif

@@ -48,7 +48,8 @@ static size_t cache_of(int cpu, int *first)
 		snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/size", cpu, index);
 		if (!read_line(line, sizeof line, path)) continue;
 		char *unit;
-		size_t bytes = (size_t)strtoul(line, &unit, 10) << (*unit == 'M' ? 20 : *unit == 'K' ? 10 : 0);
+		unsigned long n = strtoul(line, &unit, 10);
+		size_t bytes = (size_t)n << (*unit == 'M' ? 20 : *unit == 'K' ? 10 : 0);
 		snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/cache/index%d/shared_cpu_list", cpu, index);
 		*first = read_line(line, sizeof line, path) ? atoi(line) : cpu;
 		return bytes;

@@ -14,6 +14,7 @@ static const struct part {
 	{"kernels", "every kernel as a share of the machine's limits", bench_kernels},
 	{"decode", "whole-model tokens per second of target and drafter", bench_decode},
 	{"formats", "how well and how fast each format's drafter predicts the target", bench_formats},
+	{"speculation", "generation with drafts against without, on the same samples", bench_speculation},
 	{"grow", "write a larger model that computes the same function", bench_grow},
 };
 enum { N_PARTS = sizeof parts / sizeof *parts };
@@ -21,7 +22,7 @@ enum { N_PARTS = sizeof parts / sizeof *parts };
 static void usage(FILE *out)
 {
 	fprintf(out, "drumroll bench: measurements beside the machine's limits\n\n");
-	for (int i = 0; i < N_PARTS; i++) fprintf(out, "  drumroll bench %-8s %s\n", parts[i].name, parts[i].help);
+	for (int i = 0; i < N_PARTS; i++) fprintf(out, "  drumroll bench %-11s %s\n", parts[i].name, parts[i].help);
 	fprintf(out, "\n--help after any of them lists its options.\n");
 }
 

@@ -82,8 +82,9 @@ static void write_identity(FILE *out, const struct trajectory *t, enum store_sta
 	fprintf(out, ",\"meta\":%s", t->meta ? t->meta : "null");
 	write_real_field(out, "temperature", (double)t->sampling.temperature, 9);
 	write_real_field(out, "top_p", (double)t->sampling.top_p, 9);
-	fprintf(out, ",\"top_k\":%d,\"max_tokens\":%d,\"n_prompt\":%d", t->sampling.top_k, t->max_tokens,
-	        t->n_prompt);
+	fprintf(out, ",\"top_k\":%d", t->sampling.top_k);
+	write_real_field(out, "min_p", (double)t->sampling.min_p, 9);
+	fprintf(out, ",\"max_tokens\":%d,\"n_prompt\":%d", t->max_tokens, t->n_prompt);
 }
 
 static void write_ints(FILE *out, const char *key, const int32_t *values, int32_t n)
@@ -94,16 +95,23 @@ static void write_ints(FILE *out, const char *key, const int32_t *values, int32_
 	fputc(']', out);
 }
 
+static void write_floats(FILE *out, const char *key, const float *values, int32_t n)
+{
+	fprintf(out, ",\"%s\":[", key);
+	for (int32_t i = 0; i < n; i++) {
+		if (i)
+			fputc(',', out);
+		write_real(out, (double)values[i], 9);
+	}
+	fputc(']', out);
+}
+
 static void write_tokens(FILE *out, const struct trajectory *t)
 {
 	write_ints(out, "tokens", t->tokens, t->n_tokens);
-	fputs(",\"logprobs\":[", out);
-	for (int32_t i = 0; i < t->n_tokens; i++) {
-		if (i)
-			fputc(',', out);
-		write_real(out, (double)t->logprobs[i], 9);
-	}
-	fputc(']', out);
+	write_floats(out, "logprobs", t->logprobs, t->n_tokens);
+	if (t->target_logprobs)
+		write_floats(out, "target_logprobs", t->target_logprobs, t->n_tokens);
 	write_ints(out, "versions", t->versions, t->n_tokens);
 	fputs(",\"loss_mask\":[", out);
 	for (int32_t i = 0; i < t->n_tokens; i++)

@@ -1,7 +1,8 @@
 /* cmd_generate.c - `drumroll generate`: samples from prompts in one process, without MPI.
  *
  * One JSON line per sample, in order of prompt, then sample, whatever order they end in.  Samples
- * are keyed by (seed, prompt id, epoch 0, sample), as in a run.
+ * are keyed by (seed, prompt id, epoch 0, sample), as in a run.  In quantized mode `logprobs` are the
+ * quantized copy's, which drew, and `target_logprobs` what `drumroll score` gives for the same tokens.
  */
 #include <jansson.h>
 #include <math.h>
@@ -16,12 +17,13 @@
 #include "scheduler/clock.h"
 #include "scheduler/commands.h"
 #include "scheduler/output_file.h"
+#include "scheduler/sample_context.h"
 
 struct generate_options {
-	const char *model, *prompts, *out;
+	const char *model, *prompts, *out, *template_kwargs;
 	int64_t samples, seed, max_tokens, top_k, draft_length, threads, max_active, kv_memory_mb;
-	double temperature, top_p;
-	int mode, drafter, draft_format, kv_format;
+	double temperature, top_p, min_p;
+	int mode, drafter, coupling, draft_format, kv_format;
 };
 
 struct generation {
@@ -42,7 +44,7 @@ static void options_default(struct generate_options *o)
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	*o = (struct generate_options){
-		.samples = 1, .seed = 1, .max_tokens = 128, .drafter = DRAFTER_KIND_COMBINED, .kv_format = KV_FORMAT_F32, .threads = cores > 0 ? cores : 1,
+		.template_kwargs = "", .samples = 1, .seed = 1, .max_tokens = 128, .drafter = DRAFTER_KIND_COMBINED, .draft_format = DRAFT_FORMAT_AUTO, .kv_format = KV_FORMAT_F32, .threads = cores > 0 ? cores : 1,
 		.max_active = 32, .kv_memory_mb = 256, .temperature = 1.0, .top_p = 1.0, .mode = ROLLOUT_SPECULATIVE,
 	};
 }
@@ -53,19 +55,23 @@ static int options_read(struct generate_options *o, int argc, char **argv, struc
 		{"--model", ARGUMENT_FILE, &o->model, "Hugging Face model directory", true},
 		{"--prompts", ARGUMENT_FILE, &o->prompts, "JSON lines with prompt or messages, optionally id", true},
 		{"--out", ARGUMENT_TEXT, &o->out, "JSON lines, replaced as a whole; - or none: standard output"},
+		{"--template-kwargs", ARGUMENT_TEXT, &o->template_kwargs, "JSON object: variables for the chat template of messages"},
 		{"--samples", ARGUMENT_INT, &o->samples, "samples per prompt", .min = 1,
 		 .max = TRAJECTORY_SAMPLES_MAX},
-		{"--mode", ARGUMENT_CHOICE, &o->mode, "same samples, the second is faster",
-		 .choices = "exact|speculative"},
+		{"--mode", ARGUMENT_CHOICE, &o->mode, "the first two: same samples, the second is faster; the third: the quantized copy's own",
+		 .choices = "exact|speculative|quantized"},
 		{"--drafter", ARGUMENT_CHOICE, &o->drafter, "who drafts", .choices = "quant|suffix|combined"},
+		{"--coupling", ARGUMENT_CHOICE, &o->coupling, "maximal: more drafts stand, same distribution, other samples",
+		 .choices = "coupled|maximal"},
 		{"--draft-format", ARGUMENT_CHOICE, &o->draft_format, "weights of the drafter",
-		 .choices = "int4|int4_g64|int4_g128|int4m|int4m_g64|int4m_g128|int5|int6|int8|mxfp4|nvfp4"},
+		 .choices = "int4|int4_g64|int4_g128|int4m|int4m_g64|int4m_g128|int5|int6|int8|mxfp4|nvfp4|auto"},
 		{"--kv-format", ARGUMENT_CHOICE, &o->kv_format, "numbers in the KV cache", .choices = "bf16|f32"},
 		{"--seed", ARGUMENT_INT, &o->seed, "key of all sampling noise", .min = 0, .max = 9007199254740991},
 		{"--max-tokens", ARGUMENT_INT, &o->max_tokens, "longest response", .min = 1, .max = 1 << 20},
 		{"--temperature", ARGUMENT_REAL, &o->temperature, "0: greedy", .min = 0, .max = 100},
 		{"--top-p", ARGUMENT_REAL, &o->top_p, "nucleus mass; 1: off", .min = 1e-6, .max = 1},
 		{"--top-k", ARGUMENT_INT, &o->top_k, "keep the k likeliest; 0: off", .min = 0, .max = 1000000},
+		{"--min-p", ARGUMENT_REAL, &o->min_p, "keep what is so likely, as a share of the likeliest; 0: off", .min = 0, .max = 1},
 		{"--draft-length", ARGUMENT_INT, &o->draft_length, "tokens drafted per round; 0: chosen every round", .min = 0, .max = 32},
 		{"--threads", ARGUMENT_INT, &o->threads, "threads", .min = 1, .max = 1024},
 		{"--max-active", ARGUMENT_INT, &o->max_active, "samples decoded together", .min = 1, .max = 65536},
@@ -89,11 +95,12 @@ static json_t *json_tokens(const int32_t *tokens, int32_t n)
 	return list;
 }
 
-/* Nine digits give a float back exactly. */
+/* Nine digits give a float back exactly; null: the target would not draw it. */
 static json_t *json_logprobs(const float *logprobs, int32_t n)
 {
 	json_t *list = json_array();
-	for (int32_t i = 0; i < n; i++) json_array_append_new(list, json_real((double)logprobs[i]));
+	for (int32_t i = 0; i < n; i++)
+		json_array_append_new(list, isfinite(logprobs[i]) ? json_real((double)logprobs[i]) : json_null());
 	return list;
 }
 
@@ -126,12 +133,15 @@ static void write_sample(const struct generation *g, const struct prompt *prompt
 	json_object_set_new(line, "prompt_tokens", json_tokens(t->tokens, t->n_prompt));
 	json_object_set_new(line, "tokens", json_tokens(t->tokens + t->n_prompt, n));
 	json_object_set_new(line, "logprobs", json_logprobs(t->logprobs + t->n_prompt, n));
+	if (t->target_logprobs)
+		json_object_set_new(line, "target_logprobs", json_logprobs(t->target_logprobs + t->n_prompt, n));
 	json_object_set_new(line, "text", json_response_text(g->tokenizer, t));
 	json_object_set_new(line, "finish_reason", json_string(finish_name(t->finish)));
 	if (t->error) json_object_set_new(line, "error", json_string(t->error));
 	json_object_set_new(line, "temperature", json_real(o->temperature));
 	json_object_set_new(line, "top_p", json_real(o->top_p));
 	json_object_set_new(line, "top_k", json_integer(o->top_k));
+	json_object_set_new(line, "min_p", json_real(o->min_p));
 	json_object_set_new(line, "seed", json_integer(o->seed));
 	json_object_set_new(line, "drafted", json_integer(t->drafted));
 	json_object_set_new(line, "accepted", json_integer(t->accepted));
@@ -164,38 +174,32 @@ static int load(struct generation *g, struct err *err)
 	int rc = model_config_read(&config, o->model, err);
 	if (!rc) rc = tokenizer_open(&g->tokenizer, o->model, err);
 	if (!rc) rc = chat_open(&g->chat, o->model, err);
+	if (!rc && chat_variables_set(g->chat, o->template_kwargs, err)) rc = err_context(err, "--template-kwargs");
 	if (rc) return rc;
 	struct prompts_options options = {.max_context = config.max_context};
 	rc = prompts_load(&g->prompts, o->prompts, g->tokenizer, g->chat, &options, err);
 	if (rc) return rc;
-	struct draft_options draft = {
-		.format = (enum format)o->draft_format, .head_format = (enum format)o->draft_format,
-		.quantizer = QUANTIZE_SEARCH,
-	};
-	return policy_load(&g->policy, o->model, o->mode == ROLLOUT_SPECULATIVE ? &draft : NULL, (int)o->threads, err);
+	struct config_speculation speculation = {.format = o->draft_format, .quantizer = DRAFT_SEARCH};
+	struct draft_options draft = draft_options_of(&speculation, o->mode);
+	return policy_load(&g->policy, o->model, o->mode != ROLLOUT_EXACT ? &draft : NULL, (int)o->threads, err);
 }
 
 static int open_engine(struct generation *g, struct err *err)
 {
 	const struct generate_options *o = g->options;
-	int64_t longest = 0;
+	const struct prompts *set = &g->prompts;
+	struct sample_context context;
 	struct engine_options options = {
-		.mode = o->mode, .drafter = o->drafter, .draft_length = (int)o->draft_length,
+		.mode = o->mode, .drafter = o->drafter, .coupling = o->coupling, .draft_length = (int)o->draft_length,
 		.draft_length_max = 16, .suffix_tokens = 1 << 20,
 		.max_active = (int)o->max_active, .prefill_chunk = 64, .n_threads = (int)o->threads,
 		.kv_type = (enum kv_type)o->kv_format, .kv_bytes = (size_t)o->kv_memory_mb << 20, .stop_token = -1, .clock = clock_seconds,
 	};
 
-	for (size_t i = 0; i < g->prompts.n; i++)
-		if (g->prompts.items[i].n_tokens > longest) longest = g->prompts.items[i].n_tokens;
-	longest += o->max_tokens;
-	if (longest > g->policy->config.max_context) {
-		fprintf(stderr, "drumroll generate: the longest prompt and --max-tokens come to %lld tokens, but the model's "
-		        "context is %d: samples end there (finish_reason length)\n", (long long)longest, g->policy->config.max_context);
-		longest = g->policy->config.max_context;
-	}
+	sample_context_find(&context, &g->policy->config, &set, 1, o->max_tokens, "--max-tokens");
+	if (context.note[0]) fprintf(stderr, "drumroll generate: %s\n", context.note);
 	if ((size_t)options.max_active > g->n_samples) options.max_active = (int)g->n_samples;
-	int rc = engine_open(&g->engine, g->policy, &options, (int)longest, err);
+	int rc = engine_open(&g->engine, g->policy, &options, context.positions, err);
 	return rc ? err_context(err, "--kv-memory-mb") : 0;
 }
 
@@ -203,7 +207,7 @@ static int open_engine(struct generation *g, struct err *err)
 static void add_samples(struct generation *g)
 {
 	const struct generate_options *o = g->options;
-	struct sampling_options sampling = {(float)o->temperature, (float)o->top_p, (int32_t)o->top_k};
+	struct sampling_options sampling = {(float)o->temperature, (float)o->top_p, (int32_t)o->top_k, (float)o->min_p};
 
 	while (g->n_added < g->n_samples && engine_pending(g->engine) < 2 * o->max_active) {
 		size_t prompt = g->n_added / (size_t)o->samples;
@@ -235,6 +239,9 @@ static void print_summary(const struct generation *g, double seconds)
 	if (stats.drafted > 0)
 		fprintf(stderr, ", acceptance %.3f (%llu of %llu)", (double)stats.accepted / (double)stats.drafted,
 		        (unsigned long long)stats.accepted, (unsigned long long)stats.drafted);
+	if (stats.rescored_tokens > 0)
+		fprintf(stderr, ", %llu rescored by the target in %.2f s", (unsigned long long)stats.rescored_tokens,
+		        stats.rescore_seconds);
 	if (stats.preemptions > 0)
 		fprintf(stderr, ", %llu put back for memory", (unsigned long long)stats.preemptions);
 	fprintf(stderr, "\n");
@@ -280,5 +287,5 @@ int generate_command(int argc, char **argv)
 	if (g.chat) chat_close(g.chat);
 	if (g.tokenizer) tokenizer_close(g.tokenizer);
 	if (rc) fprintf(stderr, "drumroll generate: %s\n", err.text);
-	return rc == ERR_USAGE ? EXIT_USAGE : rc ? EXIT_FAILURE : EXIT_SUCCESS;
+	return rc == ERR_USAGE || rc == ERR_CONFIG ? EXIT_USAGE : rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -13,12 +13,14 @@
 #include <sys/stat.h>
 
 #include "policy/chat.h"
+#include "policy/file.h"
 #include "policy/kv_cache.h"
 #include "policy/policy.h"
 #include "policy/tokenizer.h"
+#include "policy/utf8.h"
 #include "scheduler/commands.h"
 
-enum { PATH_BYTES = 4096, SPECIAL_SHOWN = 16 };
+enum { PATH_BYTES = 4096, SPECIAL_SHOWN = 16, NAME_SHOWN = 60, FACTS_BYTES_MAX = 64 << 20 /* of a JSON file */ };
 
 static const char usage[] =
 	"usage: drumroll inspect DIR [--json]\n"
@@ -33,9 +35,19 @@ struct inspection {
 	bool has_config;
 };
 
+/* JSON has only Unicode; a text that was found in a file may be cut anywhere, or be none. */
+static json_t *json_shown(const char *text)
+{
+	size_t n;
+	char *shown = utf8_lossy(text, strlen(text), &n);
+	json_t *json = json_stringn(shown, n);
+	free(shown);
+	return json;
+}
+
 static void refuse(struct inspection *in, const char *what, const struct err *err)
 {
-	json_array_append_new(in->refused, json_pack("{s:s, s:s}", "what", what, "why", err->text));
+	json_array_append_new(in->refused, json_pack("{s:s, s:o}", "what", what, "why", json_shown(err->text)));
 }
 
 static void set(struct inspection *in, const char *key, json_t *value)
@@ -47,8 +59,13 @@ static void set(struct inspection *in, const char *key, json_t *value)
 static json_t *load(const struct inspection *in, const char *name)
 {
 	char path[PATH_BYTES];
+	struct file_map map;
+	struct err err;
 	snprintf(path, sizeof path, "%s/%s", in->dir, name);
-	return json_load_file(path, 0, NULL);
+	if (file_map_small(&map, path, FACTS_BYTES_MAX, &err)) return NULL;
+	json_t *json = json_loadb((const char *)map.bytes, map.n_bytes, 0, NULL);
+	file_map_close(&map);
+	return json;
 }
 
 /* ---- the parts ---- */
@@ -100,7 +117,7 @@ static void inspect_config(struct inspection *in)
 {
 	const struct model_config *c = &in->config;
 	struct err err;
-	json_t *root = load(in, "config.json"), *eos = json_array();
+	json_t *root = load(in, "config.json");
 	const char *architecture = json_string_value(json_array_get(json_object_get(root, "architectures"), 0));
 
 	int rc = model_config_read(&in->config, in->dir, &err);
@@ -109,10 +126,7 @@ static void inspect_config(struct inspection *in)
 	set(in, "architecture", architecture ? json_string(architecture) : json_null());
 	set(in, "family", c->model_type[0] ? json_string(c->model_type) : json_null());
 	json_decref(root);
-	if (!in->has_config) {
-		json_decref(eos);
-		return;
-	}
+	if (!in->has_config) return;
 	set(in, "layers", json_integer(c->n_layers));
 	set(in, "hidden", json_integer(c->dim));
 	set(in, "feed_forward", json_integer(c->ffn_dim));
@@ -127,6 +141,7 @@ static void inspect_config(struct inspection *in)
 	set(in, "rope_scaling", json_string(scaling_name(c->rope_scaling)));
 	set(in, "context", json_integer(c->max_context));
 	if (c->context_note[0]) set(in, "context_note", json_string(c->context_note));
+	json_t *eos = json_array();
 	for (int i = 0; i < c->n_eos; i++) json_array_append_new(eos, json_integer(c->eos_ids[i]));
 	set(in, "eos_ids", eos);
 	set(in, "bos_id", c->bos_id >= 0 ? json_integer(c->bos_id) : json_null());
@@ -216,19 +231,14 @@ static void inspect_tokenizer(struct inspection *in)
 
 static void inspect_chat(struct inspection *in)
 {
-	char path[PATH_BYTES], *text = NULL;
+	char *text = NULL;
 	struct chat *chat = NULL;
-	struct stat info;
 	struct err err;
-	json_t *root = load(in, "tokenizer_config.json");
 
-	snprintf(path, sizeof path, "%s/chat_template.jinja", in->dir);
-	bool has = json_object_get(root, "chat_template") || stat(path, &info) == 0;
-	json_decref(root);
-	set(in, "chat_template", json_boolean(has));
-	if (!has) return;
 	int rc = chat_open(&chat, in->dir, &err);
-	if (!rc) rc = chat_render(chat, "[{\"role\":\"user\",\"content\":\"Hello\"}]", &text, &err);
+	const char *path = rc ? NULL : chat_path(chat), *slash = path ? strrchr(path, '/') : NULL;
+	set(in, "chat_template", slash ? json_string(slash + 1) : json_null());
+	if (path) rc = chat_render(chat, "[{\"role\":\"user\",\"content\":\"Hello\"}]", &text, &err);
 	if (rc) refuse(in, "messages", &err);
 	free(text);
 	if (chat) chat_close(chat);
@@ -239,6 +249,15 @@ static void inspect_chat(struct inspection *in)
 static json_int_t integer(const struct inspection *in, const char *key)
 {
 	return json_integer_value(json_object_get(in->facts, key));
+}
+
+/* A name out of a file: some of its bytes, none of which moves the cursor. */
+static void print_name(const char *name)
+{
+	size_t n = strlen(name), shown = n < NAME_SHOWN ? n : NAME_SHOWN;
+	while (shown < n && ((unsigned char)name[shown] & 0xC0) == 0x80) shown++; /* whole characters */
+	for (size_t i = 0; i < shown; i++) putchar((unsigned char)name[i] < 0x20 || name[i] == 0x7f ? '?' : name[i]);
+	if (shown < n) printf("...");
 }
 
 /* "1, 2": the values of a list, or the keys and values of an object, at most `most` of them. */
@@ -252,7 +271,8 @@ static void print_list(json_t *list, int most)
 	if (json_is_object(list)) {
 		json_object_foreach(list, key, value) {
 			if (most-- <= 0) continue;
-			printf("%s %" JSON_INTEGER_FORMAT "%s", key, json_integer_value(value), --n > 0 && most > 0 ? ", " : "");
+			print_name(key);
+			printf(" %" JSON_INTEGER_FORMAT "%s", json_integer_value(value), --n > 0 && most > 0 ? ", " : "");
 		}
 		if (n > 0) printf(", and %zu more", n);
 	} else {
@@ -271,7 +291,8 @@ static void print_shape(const struct inspection *in)
 	const char *architecture = json_string_value(json_object_get(in->facts, "architecture"));
 
 	print_label("architecture");
-	printf("%s\n", architecture ? architecture : "unknown");
+	print_name(architecture ? architecture : "unknown");
+	putchar('\n');
 	if (!in->has_config) return;
 	print_label("shape");
 	printf("%d layers of width %d, %d query and %d KV heads of %d, feed-forward %d\n", in->config.n_layers, in->config.dim,
@@ -312,6 +333,7 @@ static void print_text(const struct inspection *in)
 {
 	const json_t *tokenizer = json_object_get(in->facts, "tokenizer"), *item;
 	const char *kind = json_string_value(json_object_get(tokenizer, "kind"));
+	const char *template = json_string_value(json_object_get(in->facts, "chat_template"));
 	size_t i;
 
 	print_label("model");
@@ -323,9 +345,10 @@ static void print_text(const struct inspection *in)
 		print_list(json_object_get(in->facts, "tensors"), 8);
 	}
 	print_label("tokenizer");
-	printf("%s, %" JSON_INTEGER_FORMAT " ids, chat template: %s\n", kind ? kind : "unknown",
-	       json_integer_value(json_object_get(tokenizer, "vocabulary")),
-	       json_is_true(json_object_get(in->facts, "chat_template")) ? "yes" : "no");
+	print_name(kind ? kind : "unknown");
+	printf(", %" JSON_INTEGER_FORMAT " ids\n", json_integer_value(json_object_get(tokenizer, "vocabulary")));
+	print_label("chat template");
+	printf("%s\n", template ? template : "none");
 	print_label("special tokens");
 	print_list(json_object_get(tokenizer, "special"), SPECIAL_SHOWN);
 	print_label("files");
@@ -339,7 +362,7 @@ static void print_text(const struct inspection *in)
 
 int inspect_command(int argc, char **argv)
 {
-	struct inspection in = {.facts = json_object(), .refused = json_array()};
+	struct inspection in = {0};
 	bool json = false, help = false;
 
 	for (int i = 1; i < argc; i++) {
@@ -349,7 +372,9 @@ int inspect_command(int argc, char **argv)
 		else return fprintf(stderr, "drumroll inspect: unexpected argument '%s'\n%s", argv[i], usage), EXIT_USAGE;
 	}
 	if (help || !in.dir) return fputs(usage, help ? stdout : stderr), help ? EXIT_SUCCESS : EXIT_USAGE;
-	set(&in, "model", json_string(in.dir));
+	in.facts = json_object();
+	in.refused = json_array();
+	set(&in, "model", json_shown(in.dir));
 	inspect_config(&in);
 	if (in.has_config) inspect_memory(&in);
 	inspect_weights(&in);

@@ -24,10 +24,14 @@ static int check_config(const struct config *c, struct err *err)
 		return err_set(err, ERR_CONFIG, "rollout.group_size is 1, but the estimator compares samples of a group: set at least 2");
 	if (advantage_samples_to_draw(&c->advantage, (int)c->rollout.group_size) > TRAJECTORY_SAMPLES_MAX)
 		return err_set(err, ERR_TOO_BIG, "rollout.group_size is beyond %d samples per group", TRAJECTORY_SAMPLES_MAX - 1);
-	if (c->trainer.kind == TRAINER_REFERENCE && (c->rollout.top_p < 1 || c->rollout.top_k > 0))
-		return err_set(err, ERR_CONFIG, "the reference trainer computes untruncated log-probabilities: set rollout.top_p to 1 and rollout.top_k to 0, or use trainer.kind external");
+	if (c->trainer.kind == TRAINER_REFERENCE && (c->rollout.top_p < 1 || c->rollout.top_k > 0 || c->rollout.min_p > 0))
+		return err_set(err, ERR_CONFIG, "the reference trainer computes untruncated log-probabilities: set rollout.top_p to 1, rollout.top_k to 0 and rollout.min_p to 0, or use trainer.kind external");
 	if (c->reward.kind == REWARD_NONE && c->trainer.kind == TRAINER_REFERENCE)
 		return err_set(err, ERR_CONFIG, "reward.kind is none, but the reference trainer needs advantages: choose a verifier, or trainer.kind external");
+	if (c->scheduler.asynchrony != ASYNCHRONY_SYNC && c->scheduler.max_staleness == 0 && c->trainer.kind != TRAINER_NONE)
+		return err_set(err, ERR_CONFIG, "scheduler.max_staleness is 0, but what is generated beside the training is a version old when it is delivered: set it to at least 1, or scheduler.asynchrony to sync");
+	if (c->scheduler.kv == WEIGHTS_KEEP_KV && c->rollout.mode == ROLLOUT_QUANTIZED)
+		return err_set(err, ERR_CONFIG, "scheduler.kv is keep, but in quantized mode new weights need the room of the old keys and values to rescore what was drawn: set scheduler.kv to recompute, or another rollout.mode");
 	return 0;
 }
 
@@ -61,6 +65,7 @@ static int inputs_load(struct inputs *in, const struct config *c, struct err *er
 	if (!rc && c->rollout.stop[0] && tokenizer_single(in->tokenizer, c->rollout.stop, &stop, err))
 		rc = err_context(err, "rollout.stop");
 	if (!rc) rc = chat_open(&in->chat, c->model.path, err);
+	if (!rc && chat_variables_set(in->chat, c->data.template_kwargs, err)) rc = err_context(err, "data.template_kwargs");
 	struct prompts_options options = { .prompt_key = c->data.prompt_key, .answer_key = c->data.answer_key,
 		.template = c->data.template, .limit = (size_t)c->data.limit, .max_context = in->model.max_context };
 	if (!rc) rc = prompts_load(&in->prompts, c->data.prompts, in->tokenizer, in->chat, &options, err);

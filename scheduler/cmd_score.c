@@ -3,7 +3,8 @@
  * Each line of the input has `tokens` and what stands before them: `prompt_tokens` (ids), `prompt`
  * (text) or `messages`; with none of these the first token stands before the others and its own
  * log-probability is null, as is that of a token outside the kept set.  The output of `drumroll
- * generate` is such an input, and gives the log-probabilities that it records.
+ * generate` is such an input, and gives the log-probabilities that it records (in quantized mode its
+ * target_logprobs).
  */
 #include <jansson.h>
 #include <math.h>
@@ -19,11 +20,11 @@
 #include "scheduler/output_file.h"
 
 struct score_options {
-	const char *model, *in, *out;
+	const char *model, *in, *out, *template_kwargs;
 	int64_t top_k, threads;
 	int kv_format;
-	double temperature, top_p;
-	bool temperature_given, top_p_given, top_k_given;
+	double temperature, top_p, min_p;
+	bool temperature_given, top_p_given, top_k_given, min_p_given;
 };
 
 struct scoring {
@@ -46,7 +47,7 @@ struct sequence {
 static int options_read(struct score_options *o, int argc, char **argv, struct err *err)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	enum { TEMPERATURE = 3, TOP_P, TOP_K, N = 8 };
+	enum { TEMPERATURE = 3, TOP_P, TOP_K, MIN_P, N = 10 };
 	struct argument table[N] = {
 		{"--model", ARGUMENT_FILE, &o->model, "Hugging Face model directory", true},
 		{"--in", ARGUMENT_FILE, &o->in,
@@ -56,13 +57,15 @@ static int options_read(struct score_options *o, int argc, char **argv, struct e
 		                 .max = 100},
 		[TOP_P] = {"--top-p", ARGUMENT_REAL, &o->top_p, "instead of the lines' own", .min = 1e-6, .max = 1},
 		[TOP_K] = {"--top-k", ARGUMENT_INT, &o->top_k, "instead of the lines' own", .max = 1000000},
+		[MIN_P] = {"--min-p", ARGUMENT_REAL, &o->min_p, "instead of the lines' own", .max = 1},
 		{"--kv-format", ARGUMENT_CHOICE, &o->kv_format, "numbers in the KV cache, as where the tokens were drawn",
 		 .choices = "bf16|f32"},
+		{"--template-kwargs", ARGUMENT_TEXT, &o->template_kwargs, "JSON object: variables for the chat template of messages"},
 		{"--threads", ARGUMENT_INT, &o->threads, "threads", .min = 1, .max = 1024},
 	};
 
 	*o = (struct score_options){
-		.kv_format = KV_FORMAT_F32, .temperature = 1.0, .top_p = 1.0, .threads = cores > 0 ? cores : 1,
+		.template_kwargs = "", .kv_format = KV_FORMAT_F32, .temperature = 1.0, .top_p = 1.0, .threads = cores > 0 ? cores : 1,
 	};
 	if (arguments_want_help(argc, argv)) {
 		arguments_print_help(table, N, "score", "log-probabilities of given tokens, as JSON lines", stdout);
@@ -72,6 +75,7 @@ static int options_read(struct score_options *o, int argc, char **argv, struct e
 	o->temperature_given = table[TEMPERATURE].given;
 	o->top_p_given = table[TOP_P].given;
 	o->top_k_given = table[TOP_K].given;
+	o->min_p_given = table[MIN_P].given;
 	return rc;
 }
 
@@ -96,8 +100,11 @@ static int append_tokens(struct sequence *s, const json_t *list, const char *key
 static int tokenizer_needed(struct scoring *scoring, struct err *err)
 {
 	if (scoring->tokenizer) return 0;
-	int rc = tokenizer_open(&scoring->tokenizer, scoring->options->model, err);
-	return rc ? rc : chat_open(&scoring->chat, scoring->options->model, err);
+	const struct score_options *o = scoring->options;
+	int rc = tokenizer_open(&scoring->tokenizer, o->model, err);
+	if (!rc) rc = chat_open(&scoring->chat, o->model, err);
+	if (!rc && chat_variables_set(scoring->chat, o->template_kwargs, err)) rc = err_context(err, "--template-kwargs");
+	return rc;
 }
 
 /* A text gets the tokenizer's special tokens; a chat template writes its own. */
@@ -148,13 +155,14 @@ static int setting(const json_t *line, const char *key, bool given, double flag,
 static int read_sampling(const struct score_options *o, struct sequence *s, const json_t *line,
                          struct err *err)
 {
-	double temperature, top_p, top_k;
+	double temperature, top_p, top_k, min_p;
 
 	int rc = setting(line, "temperature", o->temperature_given, o->temperature, 0, 100, &temperature, err);
 	if (!rc) rc = setting(line, "top_p", o->top_p_given, o->top_p, 1e-6, 1, &top_p, err);
 	if (!rc) rc = setting(line, "top_k", o->top_k_given, (double)o->top_k, 0, 1000000, &top_k, err);
 	if (!rc && top_k != floor(top_k)) rc = err_set(err, ERR_INVALID, "top_k must be a whole number");
-	if (!rc) s->sampling = (struct sampling_options){(float)temperature, (float)top_p, (int32_t)top_k};
+	if (!rc) rc = setting(line, "min_p", o->min_p_given, o->min_p, 0, 1, &min_p, err);
+	if (!rc) s->sampling = (struct sampling_options){(float)temperature, (float)top_p, (int32_t)top_k, (float)min_p};
 	return rc;
 }
 
@@ -242,7 +250,8 @@ static int score(struct scoring *scoring, struct err *err)
 {
 	const struct score_options *o = scoring->options;
 
-	int rc = policy_load(&scoring->policy, o->model, NULL, (int)o->threads, err);
+	int rc = o->template_kwargs[0] ? tokenizer_needed(scoring, err) : 0; /* a bad one is refused before any work */
+	if (!rc) rc = policy_load(&scoring->policy, o->model, NULL, (int)o->threads, err);
 	if (rc) return rc;
 	scoring->scorer = scorer_open(scoring->policy, (enum kv_type)o->kv_format, (int)o->threads);
 	FILE *in = strcmp(o->in, "-") == 0 ? stdin : fopen(o->in, "r");
@@ -270,5 +279,5 @@ int score_command(int argc, char **argv)
 	if (scoring.chat) chat_close(scoring.chat);
 	if (scoring.tokenizer) tokenizer_close(scoring.tokenizer);
 	if (rc) fprintf(stderr, "drumroll score: %s\n", err.text);
-	return rc == ERR_USAGE ? EXIT_USAGE : rc ? EXIT_FAILURE : EXIT_SUCCESS;
+	return rc == ERR_USAGE || rc == ERR_CONFIG ? EXIT_USAGE : rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }

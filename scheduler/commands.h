@@ -9,6 +9,8 @@ int score_command(int argc, char **argv);    /* cmd_score.c */
 int tokenize_command(int argc, char **argv); /* cmd_tokenize.c */
 int export_command(int argc, char **argv);   /* cmd_export.c */
 int inspect_command(int argc, char **argv);  /* cmd_inspect.c */
+int calibrate_command(int argc, char **argv); /* cmd_calibrate.c */
 int bench_command(int argc, char **argv);    /* cmd_bench.c */
+int simulate_command(int argc, char **argv); /* cmd_simulate.c */
 
 #endif

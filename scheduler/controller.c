@@ -2,6 +2,11 @@
  *
  *   START -> [EVAL] -> STEP -> TRAIN -> BROADCAST -> [EVAL] -> STEP ... -> FINISH -> OVER
  *
+ * One step off, STEP begins again as soon as a batch is out, and TRAIN and BROADCAST come between a batch that is
+ * complete and its delivery.  Async, there is no BROADCAST but one that goes on beside everything else, and
+ * WANTED -> STEP -> WANTED goes round until the trainer must be waited for: before an evaluation and at the end
+ * every mode goes through TRAIN, so that what is evaluated is what the trainer made of all batches.
+ *
  * One thread does everything here: it polls MPI and the socket, and hands events to the scheduler. */
 #include "scheduler/controller.h"
 
@@ -15,6 +20,7 @@
 
 #include "scheduler/clock.h"
 #include "scheduler/controller_internal.h"
+#include "scheduler/sample_context.h"
 #include "scheduler/trainer_process.h"
 #include "trainer_bridge/auth.h"
 
@@ -28,6 +34,7 @@ static void on_stop_signal(int signal_number) { stop_signal = signal_number; }
 static const char *phase_name(enum phase phase)
 {
 	static const char *const names[] = { "the ranks to load the model", "held-out samples", "samples of this step",
+	                                     "the trainer to ask for a batch",
 	                                     "new weights from the trainer", "the ranks to take new weights",
 	                                     "the trainer's acknowledgement", "nothing" };
 	return names[phase];
@@ -57,7 +64,10 @@ static void begin_step(struct controller *c)
 {
 	if (c->step == 0) c->steps_began = clock_seconds();
 	c->step++;
-	step_metrics_begin(&c->metrics, c->step, c->version);
+	if (c->metrics.step != c->step || c->asynchrony != ASYNCHRONY_ASYNC) {
+		step_metrics_begin(&c->metrics, c->step, c->version);
+		c->step_began = clock_seconds();
+	}
 	controller_enter(c, PHASE_STEP);
 	scheduler_on_step_begin(c->scheduler, c->step, c->version);
 }
@@ -65,7 +75,7 @@ static void begin_step(struct controller *c)
 static void begin_eval(struct controller *c)
 {
 	c->next_eval = 0;
-	step_metrics_begin(&c->metrics, c->step, c->version);
+	if (c->asynchrony != ASYNCHRONY_ASYNC) step_metrics_begin(&c->metrics, c->step, c->version);
 	controller_enter(c, PHASE_EVAL);
 	scheduler_on_eval_begin(c->scheduler, c->step, (int)c->in->eval_prompts->n);
 }
@@ -88,6 +98,8 @@ static bool eval_is_due(const struct controller *c)
 static void go_on(struct controller *c)
 {
 	if (c->step == c->config->run.steps) begin_finish(c);
+	else if (c->asynchrony == ASYNCHRONY_ASYNC && c->step > 0) controller_enter(c, PHASE_WANTED);
+	else if (c->asynchrony == ASYNCHRONY_ASYNC) begin_step(c);
 	else if (c->arriving.data) controller_broadcast_begin(c);
 	else begin_step(c);
 }
@@ -98,13 +110,15 @@ static int write_metrics(struct controller *c, const char *json, struct err *err
 	return rc ? rc : store_put_metrics(c->store, c->step, json, err);
 }
 
-static int end_step(struct controller *c, struct err *err)
+/* The line of the batch that is out, once weights have come for it or another batch goes out. */
+static int write_step(struct controller *c, struct err *err)
 {
 	struct run_summary *s = &c->summary;
-	const struct step_metrics *m = &c->metrics;
+	struct step_metrics *m = &c->out;
 	double reward = step_metrics_reward(m);
 
-	s->steps = c->step;
+	if (m->step == 0) return 0;
+	s->steps = m->step;
 	s->tokens += m->tokens;
 	s->drafted += m->drafted;
 	s->accepted += m->accepted;
@@ -112,23 +126,24 @@ static int end_step(struct controller *c, struct err *err)
 	s->rollout_seconds += m->rollout_seconds;
 	s->train_seconds += m->train_seconds;
 	s->broadcast_seconds += m->broadcast_seconds;
-	if (c->step == 1) s->reward_first = reward;
+	if (m->step == 1) s->reward_first = reward;
 	s->reward_last = reward;
-	progress_step(m, c->config->run.steps, (clock_seconds() - c->steps_began) / (double)c->step);
+	progress_step(m, c->config->run.steps, (clock_seconds() - c->steps_began) / (double)m->step);
 	char *json = step_metrics_json(m);
 	int rc = write_metrics(c, json, err);
 	free(json);
+	m->step = 0;
+	return rc;
+}
+
+static int end_step(struct controller *c, struct err *err)
+{
+	int rc = write_step(c, err);
+
 	if (rc) return rc;
 	if (eval_is_due(c)) begin_eval(c);
 	else go_on(c);
 	return 0;
-}
-
-/* Forget what was delivered. */
-static void release_delivered(struct controller *c)
-{
-	for (int i = 0; i < c->n_delivered; i++) group_table_remove(c->groups, c->delivered[i]);
-	c->n_delivered = 0;
 }
 
 static int end_eval(struct controller *c, struct err *err)
@@ -145,11 +160,12 @@ static int end_eval(struct controller *c, struct err *err)
 		}
 		if (!rc) rc = store_group_state(c->store, g->id, STORE_DELIVERED, c->step, err);
 	}
-	release_delivered(c);
+	controller_release_delivered(c);
 	double rate = n ? (double)passed / n : 0;
 	if (c->step == 0) c->summary.pass_rate_start = rate;
 	c->summary.pass_rate_end = rate;
 	progress_eval(c->step, rate, n, phase_seconds(c));
+	c->step_began += phase_seconds(c);
 	snprintf(json, sizeof json, "{\"step\":%" PRId64 ",\"version\":%" PRId64 ",\"eval/pass_rate\":%.6f,\"eval/samples\":%d}",
 	         c->step, c->version, rate, n);
 	if (!rc) rc = write_metrics(c, json, err);
@@ -157,73 +173,72 @@ static int end_eval(struct controller *c, struct err *err)
 	return rc;
 }
 
-static void stamp_staleness(struct controller *c, struct trajectory *t)
+/* Whether the next batch is generated while the trainer is at the one that has just been put. */
+static bool goes_on_beside_training(const struct controller *c)
 {
-	int32_t oldest = (int32_t)c->version, newest = t->n_tokens > t->n_prompt ? -1 : oldest;
-	for (int i = t->n_prompt; i < t->n_tokens; i++) {
-		if (t->versions[i] < oldest) oldest = t->versions[i];
-		if (t->versions[i] > newest) newest = t->versions[i];
-	}
-	t->staleness_max = (int32_t)c->version - oldest;
-	t->staleness_min = (int32_t)c->version - newest;
+	return c->asynchrony != ASYNCHRONY_SYNC && c->step < c->config->run.steps && !eval_is_due(c);
 }
 
-/* Store the batch, then hand it to the socket: what a trainer sees can always be found again. */
 static int deliver_batch(struct controller *c, struct err *err)
 {
-	struct trajectory **batch = NULL;
-	int n = 0, rc = 0;
+	int rc = write_step(c, err);
 
-	for (int i = 0; i < c->n_delivered; i++) {
-		struct live_group *g = group_table_find(c->groups, c->delivered[i]);
-		batch = xrealloc(batch, (size_t)(n + g->n_samples) * sizeof *batch);
-		for (int k = 0; k < g->n_samples; k++) {
-			struct trajectory *t = g->samples[k];
-			stamp_staleness(c, t);
-			step_metrics_delivered(&c->metrics, t);
-			if (!rc) rc = store_put_trajectory(c->store, t, STORE_DELIVERED, err);
-			batch[n++] = t;
-		}
-		if (!rc) rc = store_group_state(c->store, g->id, STORE_DELIVERED, c->step, err);
-	}
-	uint64_t batch_id = (uint64_t)c->step;
-	if (!rc) rc = store_put_delivery(c->store, batch_id, c->step, c->version, n, err);
-	if (!rc) rc = store_flush(c->store, err);
-	if (!rc && c->server) server_put_batch(c->server, batch_id, c->step, c->version, batch, n);
-	free(batch);
-	release_delivered(c);
-	return rc;
+	if (!rc) rc = controller_put_batch(c, err);
+	if (rc) return rc;
+	if (!c->server) return end_step(c, err);
+	c->batch_is_out = true;
+	if (c->step == c->config->run.steps) scheduler_on_rest(c->scheduler);
+	if (goes_on_beside_training(c)) go_on(c);
+	else controller_enter(c, PHASE_TRAIN);
+	return 0;
 }
 
 int controller_step_ready(struct controller *c, bool eval, struct err *err)
 {
 	if (eval) return end_eval(c, err);
-	c->metrics.rollout_seconds = phase_seconds(c);
-	int rc = deliver_batch(c, err);
-	if (rc) return rc;
-	if (!c->server) return end_step(c, err);
-	c->batch_is_out = true;
+	c->metrics.rollout_seconds = clock_seconds() - c->step_began;
+	if (c->asynchrony != ASYNCHRONY_ONE_STEP_OFF || !c->batch_is_out) return deliver_batch(c, err);
+	c->batch_is_held = true;
 	controller_enter(c, PHASE_TRAIN);
 	return 0;
 }
 
 static int end_broadcast(struct controller *c, struct err *err)
 {
-	double seconds = phase_seconds(c);
+	bool answers = c->batch_is_out;
 
+	c->broadcasting = c->batch_is_out = false;
 	c->version = c->arriving_version;
+	controller_drop_kv(c);
 	server_set_version(c->server, c->version);
 	int rc = store_put_version(c->store, c->version, c->step, c->arriving_xxh3, 2 * c->arriving.n_elements, err);
 	weights_free(&c->arriving);
 	c->arriving.data = NULL;
+	if (answers) c->out.broadcast_seconds = clock_seconds() - c->broadcast_began;
+	if (!rc) rc = write_step(c, err);
 	if (rc) return rc;
-	if (!c->batch_is_out) {
-		begin_step(c);
+	if (c->asynchrony == ASYNCHRONY_ASYNC) {
+		scheduler_on_version(c->scheduler, c->version);
 		return 0;
 	}
-	c->batch_is_out = false;
-	c->metrics.broadcast_seconds = seconds;
-	return end_step(c, err);
+	if (c->batch_is_held) {
+		c->batch_is_held = false;
+		return deliver_batch(c, err);
+	}
+	if (answers) return end_step(c, err);
+	begin_step(c);
+	return 0;
+}
+
+/* Async: weights go to the ranks as they come, and a batch is begun when the trainer asks for one.  None while a
+ * version is on its way, so that a batch's version is the trainer's; and no more than it may lag are ahead of it. */
+static void advance_async(struct controller *c)
+{
+	bool moving = c->phase == PHASE_WANTED || c->phase == PHASE_STEP || c->phase == PHASE_TRAIN;
+
+	if (moving && c->arriving.data) controller_broadcast_begin(c);
+	else if (c->phase == PHASE_WANTED && server_wants_batch(c->server) &&
+	         server_unacknowledged(c->server) <= c->config->scheduler.max_staleness) begin_step(c);
 }
 
 static void begin_work(struct controller *c)
@@ -236,8 +251,8 @@ static void begin_work(struct controller *c)
 		.run_name = config->run.name, .run_dir = c->run_dir, .model_path = config->model.path, .cpu = c->ranks[1].cpu,
 		.bridge = c->server ? server_address(c->server) : NULL, .model = c->in->model,
 		.parameters = (double)layout.n_elements, .workers = c->n_ranks - 1, .threads = (int)config->worker.threads,
-		.speculative = config->rollout.mode == ROLLOUT_SPECULATIVE, .draft_length = config->speculation.draft_length,
-		.drafter = config->speculation.drafter, .draft_format = config->speculation.format });
+		.mode = config->rollout.mode, .draft_length = config->speculation.draft_length,
+		.drafter = config->speculation.drafter, .draft = draft_options_of(&config->speculation, config->rollout.mode) });
 	weights_free(&layout);
 	if (eval_is_due(c)) begin_eval(c);
 	else go_on(c);
@@ -248,19 +263,21 @@ static int advance(struct controller *c, struct err *err)
 {
 	bool all = true;
 
+	if (c->broadcasting) {
+		for (int r = 1; r < c->n_ranks; r++) all = all && c->ranks[r].updated;
+		return all ? end_broadcast(c, err) : controller_broadcast_pump(c, err);
+	}
+	if (c->asynchrony == ASYNCHRONY_ASYNC) advance_async(c);
 	switch (c->phase) {
 	case PHASE_START:
 		for (int r = 1; r < c->n_ranks; r++) all = all && c->ranks[r].ready;
 		if (all) begin_work(c);
 		return 0;
 	case PHASE_TRAIN:
-		if (!c->arriving.data) return 0;
-		c->metrics.train_seconds = phase_seconds(c);
-		controller_broadcast_begin(c);
+		if (c->asynchrony == ASYNCHRONY_ASYNC)
+			return c->batch_is_out || c->broadcasting || server_unacknowledged(c->server) > 0 ? 0 : end_step(c, err);
+		if (c->arriving.data) controller_broadcast_begin(c);
 		return 0;
-	case PHASE_BROADCAST:
-		for (int r = 1; r < c->n_ranks; r++) all = all && c->ranks[r].updated;
-		return all ? end_broadcast(c, err) : controller_broadcast_pump(c, err);
 	case PHASE_FINISH:
 		if (!c->server || server_unacknowledged(c->server) == 0) controller_enter(c, PHASE_OVER);
 		return 0;
@@ -273,15 +290,17 @@ static int advance(struct controller *c, struct err *err)
 
 static int on_ready(struct controller *c, int rank, const struct message_node *root, struct err *err)
 {
-	int64_t capacity;
+	int64_t capacity, active;
 	const char *cpu;
 	int rc = message_get_int(root, "capacity", 1, INT32_MAX, &capacity, err);
+
+	if (!rc) rc = message_get_int(root, "active", 1, capacity, &active, err);
 
 	if (!rc) rc = message_get_text(root, "cpu", &cpu, err);
 	if (rc) return rc;
 	snprintf(c->ranks[rank].cpu, sizeof c->ranks[rank].cpu, "%s", cpu ? cpu : "?");
 	c->ranks[rank].ready = true;
-	scheduler_on_rank_joined(c->scheduler, rank, (int)capacity);
+	scheduler_on_rank_joined_slots(c->scheduler, rank, (int)capacity, (int)active);
 	return 0;
 }
 
@@ -303,8 +322,11 @@ static int on_message(struct controller *c, const struct transport_message *m, s
 	rc = message_get_int(root, "type", RANK_START, RANK_FAILED, &type, err);
 	if (!rc) switch (type) {
 	case RANK_READY: rc = on_ready(c, m->rank, root, err); break;
-	case RANK_DONE: rc = controller_on_result(c, m->rank, root, true, err); break;
-	case RANK_PARTIAL: rc = controller_on_result(c, m->rank, root, false, err); break;
+	case RANK_DONE:
+	case RANK_PARTIAL:
+	case RANK_RETURNED: rc = controller_on_result(c, m->rank, root, (enum rank_message)type, err); break;
+	case RANK_RECALLED: rc = controller_on_recalled(c, m->rank, root, err); break;
+	case RANK_STATS: rc = rank_message_add_stats(root, &c->metrics.engine, err); break;
 	case RANK_QUIET: scheduler_on_rank_quiet(c->scheduler, m->rank); break;
 	case RANK_UPDATED: rc = controller_on_updated(c, m->rank, root, err); break;
 	case RANK_ALIVE: break;
@@ -342,9 +364,9 @@ static void on_report(void *context, const struct trainer_report *report)
 {
 	struct controller *c = context;
 	c->last_progress = clock_seconds();
-	if (report->step != c->metrics.step) return; /* of a batch whose line is already out */
-	c->metrics.report = *report;
-	c->metrics.has_report = true;
+	if (report->step != c->out.step) return; /* of a batch whose line is already written */
+	c->out.report = *report;
+	c->out.has_report = true;
 }
 
 /* ---- the loop ---- */
@@ -381,7 +403,7 @@ static int watch(struct controller *c, struct err *err)
 static bool is_sending(const struct controller *c)
 {
 	for (int r = 1; r < c->n_ranks; r++)
-		if (c->phase == PHASE_BROADCAST && transport_backlog(c->transport, r) > 0) return true;
+		if (c->broadcasting && transport_backlog(c->transport, r) > 0) return true;
 	return false;
 }
 
@@ -434,18 +456,15 @@ static int open_bridge(struct controller *c, struct err *err)
 static int start_ranks(struct controller *c, struct err *err)
 {
 	const struct prompts *sets[] = { c->in->prompts, c->in->eval_prompts };
-	int64_t longest = 0;
+	struct sample_context context;
 	int rc = 0;
 
-	for (int s = 0; s < 2; s++)
-		for (size_t i = 0; i < sets[s]->n; i++)
-			if (sets[s]->items[i].n_tokens > longest) longest = sets[s]->items[i].n_tokens;
-	int64_t context = longest + c->config->rollout.max_tokens;
-	if (context > c->in->model->max_context) context = c->in->model->max_context;
+	sample_context_find(&context, c->in->model, sets, 2, c->config->rollout.max_tokens, "rollout.max_tokens");
+	if (context.note[0]) fprintf(stderr, "drumroll run: %s\n", context.note);
 	for (int r = 1; r < c->n_ranks && !rc; r++) {
 		rank_message_begin(c->writer, RANK_START, 1);
 		message_key(c->writer, "context");
-		message_put_int(c->writer, context);
+		message_put_int(c->writer, context.positions);
 		rc = rank_message_send(c->transport, r, c->writer, err);
 	}
 	return rc;
@@ -454,11 +473,16 @@ static int start_ranks(struct controller *c, struct err *err)
 static int controller_open(struct controller *c, struct err *err)
 {
 	const struct config *config = c->config;
+	c->asynchrony = config->trainer.kind == TRAINER_NONE ? ASYNCHRONY_SYNC : (int)config->scheduler.asynchrony;
 	struct scheduler_options options = {
 		.groups_per_step = (int)config->scheduler.groups_per_step, .over_sampling = config->scheduler.over_sampling,
 		.samples_per_group = advantage_samples_to_draw(&config->advantage, (int)config->rollout.group_size),
 		.eval_samples = (int)config->eval.samples, .partial_rollouts = config->scheduler.partial_rollouts,
-		.max_staleness = (int)config->scheduler.max_staleness, .max_deferrals = (int)config->scheduler.max_deferrals };
+		.max_staleness = (int)config->scheduler.max_staleness, .max_deferrals = (int)config->scheduler.max_deferrals,
+		.asynchrony = (enum asynchrony)c->asynchrony, .stale_action = (enum on_stale)config->scheduler.stale_action,
+		.deferral_action = (enum on_deferrals)config->scheduler.deferral_action,
+		.order = config->scheduler.order == LEASE_LONGEST ? ORDER_LONGEST : ORDER_OLDEST,
+		.migrate = config->scheduler.migrate };
 
 	c->run_began = clock_seconds();
 	c->summary.pass_rate_start = c->summary.pass_rate_end = -1;
@@ -471,6 +495,7 @@ static int controller_open(struct controller *c, struct err *err)
 	free(yaml);
 	c->scheduler = scheduler_open(&options);
 	c->groups = group_table_open();
+	c->lengths = length_estimate_open();
 	c->ranks = xcalloc((size_t)c->n_ranks, sizeof *c->ranks);
 	if (!rc) rc = open_bridge(c, err);
 	if (!rc) rc = start_ranks(c, err);
@@ -503,7 +528,9 @@ static void controller_close(struct controller *c, bool well)
 	if (c->arriving.data) weights_free(&c->arriving);
 	if (c->scheduler) scheduler_close(c->scheduler);
 	if (c->groups) group_table_close(c->groups);
+	length_estimate_close(c->lengths);
 	step_metrics_free(&c->metrics);
+	step_metrics_free(&c->out);
 	for (int r = 1; c->ranks && r < c->n_ranks; r++) free(c->ranks[r].keep);
 	free(c->ranks);
 	free(c->delivered);

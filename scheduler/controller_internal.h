@@ -1,6 +1,6 @@
-/* controller_internal.h - the controller's state, shared by its three files:
+/* controller_internal.h - the controller's state, shared by its files:
  * controller.c (phases and the loop), controller_samples.c (groups, leases, results),
- * controller_weights.c (a new version from the trainer to the ranks). */
+ * controller_batches.c (batches on their way out), controller_weights.c (a new version from the trainer to the ranks). */
 #ifndef SCHEDULER_CONTROLLER_INTERNAL_H
 #define SCHEDULER_CONTROLLER_INTERNAL_H
 
@@ -9,6 +9,7 @@
 #include "rollout/reward.h"
 #include "scheduler/controller.h"
 #include "scheduler/group_table.h"
+#include "scheduler/length_estimate.h"
 #include "scheduler/progress.h"
 #include "scheduler/rank_messages.h"
 #include "scheduler/run_directory.h"
@@ -20,8 +21,9 @@ enum phase {
 	PHASE_START,     /* ranks load the model */
 	PHASE_EVAL,      /* held-out prompts */
 	PHASE_STEP,      /* rollouts of a training step */
+	PHASE_WANTED,    /* async: generation goes on until the trainer asks for a batch */
 	PHASE_TRAIN,     /* the batch is out, new weights are awaited */
-	PHASE_BROADCAST, /* new weights are on their way to the ranks */
+	PHASE_BROADCAST, /* new weights are on their way to the ranks, and nothing else happens */
 	PHASE_FINISH,    /* acknowledgements are awaited */
 	PHASE_OVER
 };
@@ -43,6 +45,8 @@ struct controller {
 	struct message_writer *writer;
 	struct scheduler *scheduler;
 	struct group_table *groups;
+	struct length_estimate *lengths; /* how long samples get */
+	size_t kv_held;                  /* bytes of parcels in groups */
 	struct store *store;
 	struct server *server;           /* NULL with trainer.kind none */
 	pid_t trainer;                   /* 0: none of ours */
@@ -51,10 +55,14 @@ struct controller {
 	char run_dir[RUN_PATH_MAX], run_id[64];
 
 	enum phase phase;
-	double phase_began, run_began, steps_began, last_progress, last_alive, last_flush;
+	double phase_began, run_began, steps_began, step_began, last_progress, last_alive, last_flush;
 	int64_t step, version;
-	bool batch_is_out;               /* the step ends when new weights have reached the ranks */
-	struct step_metrics metrics;
+	int asynchrony;                  /* enum scheduler_asynchrony, sync without a trainer */
+	bool batch_is_out;               /* no weights have reached the ranks since the last batch was put */
+	bool batch_is_held;              /* one step off: complete, and put once the weights of the one before are here */
+	double batch_put;                /* when the last was, or a new version arrived for it */
+	struct step_metrics metrics;     /* of the step in the making */
+	struct step_metrics out;         /* of the batch that is with the trainer, until its line is written; step 0: none */
 	struct run_summary summary;
 
 	uint64_t next_train, next_eval;  /* ordinals of the prompts to open next */
@@ -65,11 +73,23 @@ struct controller {
 	struct weights arriving;         /* a complete version waiting for its broadcast; data NULL: none */
 	int64_t arriving_version;
 	uint64_t arriving_xxh3;
+	bool broadcasting;               /* it is on its way to the ranks */
+	double broadcast_began;
 };
 
 /* controller_samples.c */
 int controller_do_actions(struct controller *c, struct err *err);
-int controller_on_result(struct controller *c, int rank, const struct message_node *root, bool finished, struct err *err);
+/* DONE, PARTIAL, RETURNED */
+int controller_on_result(struct controller *c, int rank, const struct message_node *root, enum rank_message type,
+                         struct err *err);
+int controller_on_recalled(struct controller *c, int rank, const struct message_node *root, struct err *err);
+void controller_drop_kv(struct controller *c); /* the weights have changed */
+
+/* controller_batches.c */
+
+/* Store what is named in delivered, then hand it to the socket; its line of metrics goes to `out`. */
+int controller_put_batch(struct controller *c, struct err *err);
+void controller_release_delivered(struct controller *c);
 
 /* Called by controller_samples.c when a step's or evaluation's last action is done. */
 int controller_step_ready(struct controller *c, bool eval, struct err *err);

@@ -7,11 +7,12 @@
 #include "scheduler/controller_internal.h"
 
 enum { FAILURES_SHOWN = 3 }; /* per step */
+static const size_t KV_HELD_BYTES_MAX = (size_t)256 << 20; /* of samples that are put aside or move; more is dropped */
 
 static struct sampling_options sampling_of(const struct config_rollout *r)
 {
 	return (struct sampling_options){ .temperature = (float)r->temperature, .top_p = (float)r->top_p,
-	                                  .top_k = (int32_t)r->top_k };
+	                                  .top_k = (int32_t)r->top_k, .min_p = (float)r->min_p };
 }
 
 static int open_group(struct controller *c, const struct action *a, struct err *err)
@@ -32,7 +33,37 @@ static int open_group(struct controller *c, const struct action *a, struct err *
 		                                    &sampling, (int32_t)config->rollout.max_tokens);
 		g->samples[i]->eval = a->eval;
 	}
+	scheduler_on_sample_expected(c->scheduler, a->group, -1, length_estimate_group(c->lengths, g));
 	return store_put_group(c->store, a->group, prompt->id, epoch, a->n_samples, a->eval, err);
+}
+
+static bool has_had_prompt(struct live_group *g, int rank)
+{
+	for (int i = 0; i < g->n_ranks; i++)
+		if (g->ranks[i] == rank) return true;
+	g->ranks = xrealloc(g->ranks, (size_t)(g->n_ranks + 1) * sizeof *g->ranks);
+	g->ranks[g->n_ranks++] = rank;
+	return false;
+}
+
+static void kv_drop(struct controller *c, struct kv_parcel *kv)
+{
+	c->kv_held -= kv->n_bytes;
+	kv_parcel_free(kv);
+}
+
+static void kv_hold(struct controller *c, struct kv_parcel *kv, const struct kv_parcel *arrived)
+{
+	kv_drop(c, kv);
+	if (!arrived->bytes || arrived->version != c->version || c->kv_held + arrived->n_bytes > KV_HELD_BYTES_MAX) return;
+	*kv = kv_parcel_copy(arrived);
+	c->kv_held += kv->n_bytes;
+}
+
+void controller_drop_kv(struct controller *c)
+{
+	for (struct live_group *g = group_table_next(c->groups, 0); g; g = group_table_next(c->groups, g->id + 1))
+		for (int i = 0; i < g->n_samples; i++) kv_drop(c, &g->kv[i]);
 }
 
 static int lease_sample(struct controller *c, const struct action *a, struct err *err)
@@ -42,11 +73,28 @@ static int lease_sample(struct controller *c, const struct action *a, struct err
 	assert(g && a->sample < g->n_samples);
 	g->leases[a->sample] = a->lease;
 	c->ranks[a->rank].holding++;
-	if (trajectory_response_length(g->samples[a->sample]) > 0) {
+	if (trajectory_response_length(g->samples[a->sample]) > 0 && !g->moving[a->sample]) {
 		c->metrics.resumed++;
 		c->summary.partials_resumed++;
 	}
-	return rank_message_send_trajectory(c->transport, a->rank, c->writer, RANK_LEASE, a->lease, g->samples[a->sample], err);
+	g->moving[a->sample] = false;
+	/* Its prompt is computed there but for the last token, which every sample computes itself. */
+	if (!has_had_prompt(g, a->rank)) c->metrics.needed_prompt_tokens += (uint64_t)g->samples[a->sample]->n_prompt - 1;
+	struct rank_cargo cargo = { .kv = g->kv[a->sample] };
+	int rc = rank_message_send_trajectory(c->transport, a->rank, c->writer, RANK_LEASE, a->lease, g->samples[a->sample],
+	                                      &cargo, err);
+	kv_drop(c, &g->kv[a->sample]);
+	return rc;
+}
+
+static int recall_samples(struct controller *c, const struct action *a, struct err *err)
+{
+	rank_message_begin(c->writer, RANK_RECALL, 2);
+	message_key(c->writer, "recall");
+	message_put_uint(c->writer, a->lease);
+	message_key(c->writer, "keep");
+	message_put_int(c->writer, a->n_samples);
+	return rank_message_send(c->transport, a->rank, c->writer, err);
 }
 
 static void keep_sample(struct controller *c, const struct action *a)
@@ -72,6 +120,36 @@ static int stop_rank(struct controller *c, int rank, struct err *err)
 	}
 	r->n_keep = 0;
 	return rank_message_send(c->transport, rank, c->writer, err);
+}
+
+/* Of a group that is given up. */
+static int cancel_sample(struct controller *c, const struct action *a, struct err *err)
+{
+	struct live_group *g = group_table_find(c->groups, a->group);
+
+	g->leases[a->sample] = 0;
+	c->ranks[a->rank].holding--;
+	c->metrics.cancelled++;
+	rank_message_begin(c->writer, RANK_CANCEL, 2);
+	message_key(c->writer, "lease");
+	message_put_uint(c->writer, a->lease);
+	message_key(c->writer, "id");
+	message_put_uint(c->writer, trajectory_id(a->group, a->sample));
+	return rank_message_send(c->transport, a->rank, c->writer, err);
+}
+
+/* Too old, or put aside too often: what is there of it stays on record. */
+static int drop_group(struct controller *c, uint64_t id, struct err *err)
+{
+	struct live_group *g = group_table_find(c->groups, id);
+	int rc = 0;
+
+	c->metrics.given_up++;
+	for (int i = 0; i < g->n_samples && !rc; i++)
+		if (trajectory_response_length(g->samples[i]) > 0) rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
+	if (!rc) rc = store_group_state(c->store, id, STORE_DROPPED, c->step, err);
+	group_table_remove(c->groups, id);
+	return rc;
 }
 
 static const char *first_error(const struct live_group *g)
@@ -133,9 +211,12 @@ int controller_do_actions(struct controller *c, struct err *err)
 		case ACTION_OPEN_GROUP: rc = open_group(c, &a, err); break;
 		case ACTION_LEASE: rc = lease_sample(c, &a, err); break;
 		case ACTION_KEEP: keep_sample(c, &a); break;
+		case ACTION_RECALL: rc = recall_samples(c, &a, err); break;
 		case ACTION_STOP: rc = stop_rank(c, a.rank, err); break;
 		case ACTION_GROUP_COMPLETE: rc = complete_group(c, a.group, err); break;
 		case ACTION_DELIVER: deliver_group(c, a.group); break;
+		case ACTION_CANCEL: rc = cancel_sample(c, &a, err); break;
+		case ACTION_DROP_GROUP: rc = drop_group(c, a.group, err); break;
 		case ACTION_STEP_READY: rc = controller_step_ready(c, a.eval, err); break;
 		case ACTION_NONE: break;
 		}
@@ -148,30 +229,85 @@ static int64_t oldest_version(const struct trajectory *t, int64_t current)
 	return t->n_tokens > t->n_prompt ? t->versions[t->n_prompt] : current;
 }
 
-int controller_on_result(struct controller *c, int rank, const struct message_node *root, bool finished, struct err *err)
+/* What is known of one sample tells something of its siblings. */
+static void expect_siblings(struct controller *c, const struct live_group *g)
 {
+	if (c->config->scheduler.order != LEASE_LONGEST) return;
+	for (int i = 0; i < g->n_samples; i++)
+		if (g->samples[i]->finish == FINISH_NONE)
+			scheduler_on_sample_expected(c->scheduler, g->id, i, length_estimate_rest(c->lengths, g, i));
+}
+
+/* Async, a step goes on around an evaluation: what that draws is none of its own, and what is put aside for it
+ * is not counted as deferred. */
+static bool is_around_evaluation(const struct controller *c)
+{
+	return c->asynchrony == ASYNCHRONY_ASYNC && c->phase == PHASE_EVAL;
+}
+
+/* The sample has its new state in g; tell the scheduler, and keep what must not be lost. */
+static int result_settled(struct controller *c, struct live_group *g, int sample, uint64_t lease,
+                          enum rank_message type, struct err *err)
+{
+	struct trajectory *t = g->samples[sample];
+
+	if (type == RANK_DONE) {
+		if (t->finish != FINISH_ERROR) length_estimate_learn(c->lengths, t);
+		expect_siblings(c, g);
+		scheduler_on_sample_done(c->scheduler, g->id, sample, lease);
+		return 0;
+	}
+	bool begun = trajectory_response_length(t) > 0, counts = begun && !is_around_evaluation(c);
+	expect_siblings(c, g);
+	if (type == RANK_RETURNED) {
+		c->metrics.migrated++;
+		g->moving[sample] = true;
+		int64_t oldest = begun ? t->versions[t->n_prompt] : SCHEDULER_NO_TOKENS;
+		if (!scheduler_on_sample_recalled(c->scheduler, g->id, sample, lease, oldest)) return 0;
+	}
+	g->moving[sample] = false;
+	if (counts) t->deferrals++;
+	step_metrics_put_aside(&c->metrics, t);
+	int rc = store_put_trajectory(c->store, t, STORE_PARTIAL, err);
+	if (type == RANK_PARTIAL) scheduler_on_sample_partial(c->scheduler, g->id, sample, lease, oldest_version(t, c->version));
+	return rc;
+}
+
+int controller_on_result(struct controller *c, int rank, const struct message_node *root, enum rank_message type,
+                         struct err *err)
+{
+	struct rank_cargo cargo;
 	struct trajectory *t;
 	uint64_t lease;
 
-	int rc = rank_message_get_trajectory(root, &lease, &t, err);
+	int rc = rank_message_get_cargo(root, &cargo, err);
+	if (!rc) rc = rank_message_get_trajectory(root, &lease, &t, err);
 	if (rc) return err_context(err, "rank %d", rank);
+	c->metrics.prefill_tokens += cargo.prompt_tokens;
+	c->metrics.recomputed_tokens += cargo.recomputed_tokens;
+	c->metrics.imported_tokens += cargo.imported_tokens;
 	struct live_group *g = group_table_find(c->groups, t->group_id);
 	if (!g || t->sample < 0 || t->sample >= g->n_samples || g->leases[t->sample] != lease) {
 		trajectory_free(t); /* a late answer under a lease that was taken back (S9) */
 		return 0;
 	}
-	uint64_t group = t->group_id;
 	int sample = t->sample;
-	step_metrics_returned(&c->metrics, g->samples[sample], t);
-	if (!finished && trajectory_response_length(t) > 0) t->deferrals++;
+	if (!is_around_evaluation(c) || !g->eval) step_metrics_returned(&c->metrics, g->samples[sample], t);
 	trajectory_free(g->samples[sample]);
 	g->samples[sample] = t;
 	g->leases[sample] = 0;
 	c->ranks[rank].holding--;
+	kv_hold(c, &g->kv[sample], &cargo.kv);
 	if (t->finish == FINISH_ERROR && c->metrics.failed <= FAILURES_SHOWN)
 		progress_note("sample %d of prompt %s failed: %s", sample, t->prompt_id, t->error ? t->error : "no reason given");
-	if (!finished) rc = store_put_trajectory(c->store, t, STORE_PARTIAL, err);
-	if (finished) scheduler_on_sample_done(c->scheduler, group, sample, lease);
-	else scheduler_on_sample_partial(c->scheduler, group, sample, lease, oldest_version(t, c->version));
+	return result_settled(c, g, sample, lease, type, err);
+}
+
+int controller_on_recalled(struct controller *c, int rank, const struct message_node *root, struct err *err)
+{
+	uint64_t recall;
+	int rc = message_get_uint(root, "recall", &recall, err);
+
+	if (!rc) scheduler_on_rank_recalled(c->scheduler, rank, recall);
 	return rc;
 }

@@ -17,7 +17,7 @@ int controller_weights_arrived(void *context, int64_t version, struct weights *w
 		weights_free(weights); /* the run has its last step: nothing would use them */
 		return 0;
 	}
-	if (c->phase == PHASE_BROADCAST) {
+	if (c->broadcasting) {
 		weights_free(weights);
 		return err_set(err, ERR_STATE, "version %lld is still on its way to the ranks: push version %lld again in a moment",
 		               (long long)c->arriving_version, (long long)version);
@@ -32,6 +32,7 @@ int controller_weights_arrived(void *context, int64_t version, struct weights *w
 	if (c->arriving.data) weights_free(&c->arriving); /* a newer one before the older was used */
 	c->arriving = *weights;
 	c->arriving_version = version;
+	if (c->batch_is_out) c->out.train_seconds = clock_seconds() - c->batch_put;
 	c->last_progress = clock_seconds();
 	return 0;
 }
@@ -43,7 +44,9 @@ void controller_broadcast_begin(struct controller *c)
 		c->ranks[r].sent = 0;
 		c->ranks[r].updated = false;
 	}
-	controller_enter(c, PHASE_BROADCAST);
+	c->broadcasting = true;
+	c->broadcast_began = clock_seconds();
+	if (c->asynchrony != ASYNCHRONY_ASYNC) controller_enter(c, PHASE_BROADCAST);
 }
 
 static int send_chunk(struct controller *c, int rank, size_t n_bytes, struct err *err)
@@ -84,7 +87,7 @@ int controller_on_updated(struct controller *c, int rank, const struct message_n
 	int rc = message_get_int(root, "version", 0, INT64_MAX, &version, err);
 
 	if (rc) return rc;
-	if (c->phase != PHASE_BROADCAST || version != c->arriving_version)
+	if (!c->broadcasting || version != c->arriving_version)
 		return err_set(err, ERR_PEER, "rank %d reports version %lld, expected %lld", rank, (long long)version,
 		               (long long)c->arriving_version);
 	c->ranks[rank].updated = true;

@@ -19,8 +19,14 @@ struct group_table *group_table_open(void)
 
 static void live_group_free(struct live_group *g)
 {
-	for (int i = 0; g && i < g->n_samples; i++) trajectory_free(g->samples[i]);
+	for (int i = 0; g && i < g->n_samples; i++) {
+		trajectory_free(g->samples[i]);
+		kv_parcel_free(&g->kv[i]);
+	}
 	if (g) {
+		free(g->kv);
+		free(g->ranks);
+		free(g->moving);
 		free(g->samples);
 		free(g->leases);
 	}
@@ -52,6 +58,8 @@ struct live_group *group_table_add(struct group_table *table, uint64_t id, int n
 	g->n_samples = n_samples;
 	g->samples = xcalloc((size_t)n_samples, sizeof *g->samples);
 	g->leases = xcalloc((size_t)n_samples, sizeof *g->leases);
+	g->moving = xcalloc((size_t)n_samples, sizeof *g->moving);
+	g->kv = xcalloc((size_t)n_samples, sizeof *g->kv);
 	table->window[need - 1] = g;
 	return g;
 }

@@ -5,6 +5,7 @@
 #define SCHEDULER_GROUP_TABLE_H
 
 #include "rollout/advantage.h"
+#include "rollout/kv_parcel.h"
 
 struct live_group {
 	uint64_t id;
@@ -12,6 +13,10 @@ struct live_group {
 	int n_samples;
 	struct trajectory **samples; /* [n_samples], owned: each as last known */
 	uint64_t *leases;            /* [n_samples], current lease number, 0: none */
+	struct kv_parcel *kv;        /* [n_samples], owned: what came back with one that is put aside */
+	bool *moving;                /* [n_samples], recalled from one rank and not leased to another yet */
+	int *ranks;                  /* [n_ranks], ranks that have had its prompt */
+	int n_ranks;
 	struct group_advantage advantage; /* once complete */
 };
 

@@ -21,7 +21,9 @@ static const struct command {
 	{ "score", "--model DIR --in FILE ...", "log-probabilities of given tokens", score_command, true },
 	{ "tokenize", "--model DIR [--decode]", "text to token ids and back, JSON lines", tokenize_command, true },
 	{ "export", "RUN_DIR [--stable]", "a run's trajectories as JSON lines", export_command },
-	{ "bench", "kernels|decode|formats|grow ...", "measurements beside the machine's limits", bench_command, true },
+	{ "calibrate", "--model DIR [--out FILE]", "what calls cost on this machine, for speculation.costs", calibrate_command, true },
+	{ "bench", "kernels|decode|speculation ...", "measurements beside the machine's limits", bench_command, true },
+	{ "simulate", "CONFIG [--set section.key=value]", "a cluster of thousands of ranks in virtual time", simulate_command, true },
 	{ "pretrain", "CONFIG --out DIR", "make the quickstart model from nothing", pretrain_command },
 	{ "config", "CONFIG | --default", "the effective config, or every option explained", config_command, true },
 };
@@ -31,7 +33,7 @@ static void usage(FILE *out)
 {
 	fprintf(out, "drumroll: rollouts for LLM post-training on CPU clusters\n\n");
 	for (int i = 0; i < N_COMMANDS; i++)
-		fprintf(out, "  drumroll %-8s %-33s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+		fprintf(out, "  drumroll %-9s %-33s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
 }
 
 /* Ranks, trainer and verifiers share cores, so a thread that spins at a barrier for a descheduled

@@ -19,8 +19,8 @@ static double intake_bytes(const struct model_config *model)
 
 int model_memory_check(const struct model_config *model, const struct config *config, struct err *err)
 {
-	struct draft_options draft = draft_options_of(&config->speculation);
-	double version = policy_bytes(model, config->rollout.mode == ROLLOUT_SPECULATIVE ? &draft : NULL);
+	struct draft_options draft = draft_options_of(&config->speculation, config->rollout.mode);
+	double version = policy_bytes(model, config->rollout.mode != ROLLOUT_EXACT ? &draft : NULL);
 	/* A new version arrives whole and is packed beside the old one; the first is packed from its files. */
 	bool updates = config->trainer.kind != TRAINER_NONE;
 	double need = updates ? 2 * version + intake_bytes(model) : version;

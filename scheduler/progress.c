@@ -29,7 +29,7 @@ static const char *time_text(char text[16], double seconds)
 
 static void print_drafter(const struct progress_banner *b)
 {
-	const char *format = format_info((enum format)b->draft_format)->name;
+	const char *format = b->draft.choose ? "int8 or int4" : format_info(b->draft.format)->name;
 
 	if (b->drafter == DRAFTER_KIND_SUFFIX) printf("  drafter  repeated text");
 	else printf("  drafter  %s copy of the same weights%s", format, b->drafter == DRAFTER_KIND_QUANT ? "" : " or repeated text");
@@ -45,9 +45,12 @@ void progress_banner(const struct progress_banner *b)
 	       b->workers == 1 ? "" : "s", b->threads, b->threads == 1 ? "" : "s", b->cpu);
 	printf("  policy   %s: %s parameters, %d layers of %d, vocabulary %d, BF16%s\n", b->model_path,
 	       count_text(parameters, b->parameters), b->model->n_layers, b->model->dim, b->model->vocab_size,
-	       b->speculative ? "" : " (no drafter)");
-	if (b->speculative)
+	       b->mode == ROLLOUT_EXACT ? " (no drafter)" : "");
+	if (b->mode == ROLLOUT_SPECULATIVE)
 		print_drafter(b);
+	if (b->mode == ROLLOUT_QUANTIZED)
+		printf("  samples  drawn by the %s copy of the same weights; the BF16 target's log-probabilities are added\n",
+		       format_info(b->draft.format)->name);
 	if (b->bridge) printf("  trainer  at %s\n", b->bridge);
 	printf("  results  %s\n", b->run_dir);
 	printf("  reward and pass: samples of complete groups; accept: drafted tokens that the target drew too; length:\n"

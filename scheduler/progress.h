@@ -2,6 +2,7 @@
 #ifndef SCHEDULER_PROGRESS_H
 #define SCHEDULER_PROGRESS_H
 
+#include "policy/policy.h"
 #include "scheduler/step_metrics.h"
 
 struct progress_banner {
@@ -9,9 +10,10 @@ struct progress_banner {
 	const struct model_config *model;
 	double parameters;
 	int workers, threads;
-	bool speculative;
+	int mode;             /* enum rollout_mode */
 	int64_t draft_length; /* 0: chosen every round */
-	int drafter, draft_format;
+	int drafter;
+	struct draft_options draft;
 };
 
 void progress_banner(const struct progress_banner *b);

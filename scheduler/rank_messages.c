@@ -1,6 +1,8 @@
 /* rank_messages.c - the parts that several messages share. */
 #include "scheduler/rank_messages.h"
 
+#include <string.h>
+
 #include "trainer_bridge/codec.h"
 
 void rank_message_begin(struct message_writer *writer, enum rank_message type, uint32_t n_fields)
@@ -18,16 +20,55 @@ int rank_message_send(struct transport *transport, int rank, const struct messag
 	return transport_send(transport, rank, bytes, n_bytes, err);
 }
 
+static void put_uint(struct message_writer *writer, const char *key, uint64_t value)
+{
+	message_key(writer, key);
+	message_put_uint(writer, value);
+}
+
+static void put_kv(struct message_writer *writer, const struct kv_parcel *kv)
+{
+	put_uint(writer, "kv_version", (uint64_t)kv->version);
+	put_uint(writer, "kv_mode", (uint64_t)kv->mode);
+	put_uint(writer, "kv_positions", (uint64_t)kv->n_positions);
+	message_key(writer, "kv");
+	message_put_bin(writer, kv->bytes, kv->n_bytes);
+}
+
 int rank_message_send_trajectory(struct transport *transport, int rank, struct message_writer *writer,
                                  enum rank_message type, uint64_t lease, const struct trajectory *trajectory,
-                                 struct err *err)
+                                 const struct rank_cargo *cargo, struct err *err)
 {
-	rank_message_begin(writer, type, 2);
-	message_key(writer, "lease");
-	message_put_uint(writer, lease);
+	rank_message_begin(writer, type, cargo->kv.bytes ? 9 : 5);
+	put_uint(writer, "lease", lease);
 	message_key(writer, "trajectory");
 	codec_put_trajectory(writer, trajectory);
+	put_uint(writer, "prompt_tokens", cargo->prompt_tokens);
+	put_uint(writer, "recomputed_tokens", cargo->recomputed_tokens);
+	put_uint(writer, "imported_tokens", cargo->imported_tokens);
+	if (cargo->kv.bytes) put_kv(writer, &cargo->kv);
 	return rank_message_send(transport, rank, writer, err);
+}
+
+int rank_message_get_cargo(const struct message_node *root, struct rank_cargo *cargo, struct err *err)
+{
+	int64_t mode, n_positions;
+	const void *bytes;
+
+	*cargo = (struct rank_cargo){0};
+	int rc = message_get_uint(root, "prompt_tokens", &cargo->prompt_tokens, err);
+	if (!rc) rc = message_get_uint(root, "recomputed_tokens", &cargo->recomputed_tokens, err);
+	if (!rc) rc = message_get_uint(root, "imported_tokens", &cargo->imported_tokens, err);
+	if (rc || !message_field(root, "kv")) return rc;
+	rc = message_get_int(root, "kv_version", 0, INT64_MAX, &cargo->kv.version, err);
+	if (!rc) rc = message_get_int(root, "kv_mode", 0, INT32_MAX, &mode, err);
+	if (!rc) rc = message_get_int(root, "kv_positions", 0, INT32_MAX, &n_positions, err);
+	if (!rc) rc = message_get_bin(root, "kv", &bytes, &cargo->kv.n_bytes, err);
+	if (rc) return rc;
+	cargo->kv.mode = (int32_t)mode;
+	cargo->kv.n_positions = (int32_t)n_positions;
+	memcpy(&cargo->kv.bytes, &bytes, sizeof bytes); /* borrowed, and never written through */
+	return 0;
 }
 
 int rank_message_get_trajectory(const struct message_node *root, uint64_t *lease, struct trajectory **trajectory,
@@ -38,4 +79,31 @@ int rank_message_get_trajectory(const struct message_node *root, uint64_t *lease
 	const struct message_node *node = message_field(root, "trajectory");
 	if (!node) return err_set(err, ERR_MISSING, "field 'trajectory' is missing in a message between ranks");
 	return codec_get_trajectory(node, trajectory, err);
+}
+
+int rank_message_send_stats(struct transport *transport, int rank, struct message_writer *writer,
+                            const struct engine_stats *now, struct engine_stats *before, struct err *err)
+{
+#define COUNT(name) + 1
+#define PUT(name) \
+	message_key(writer, #name); \
+	message_put_real(writer, (double)(now->name - before->name));
+	rank_message_begin(writer, RANK_STATS, 0 ENGINE_SUMS(COUNT));
+	ENGINE_SUMS(PUT)
+#undef COUNT
+#undef PUT
+	*before = *now;
+	return rank_message_send(transport, rank, writer, err);
+}
+
+int rank_message_add_stats(const struct message_node *root, struct engine_stats *sums, struct err *err)
+{
+	double added;
+	int rc = 0;
+#define ADD(name) \
+	if (!rc) rc = message_get_real(root, #name, &added, err); \
+	if (!rc) sums->name += (__typeof__(sums->name))added;
+	ENGINE_SUMS(ADD)
+#undef ADD
+	return rc;
 }

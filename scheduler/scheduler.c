@@ -14,11 +14,9 @@
 
 void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t version)
 {
-	int wanted = scheduler->options.groups_per_step;
-	/* 10 groups * 1.1 are 11, not the 12 that rounding up 11.000000000000002 would give. */
-	int limit = (int)ceil(wanted * scheduler->options.over_sampling - 1e-9 * wanted);
-	step_begin(scheduler, step, false, wanted, limit);
-	scheduler->version = version;
+	step_begin(scheduler, step, false, scheduler->options.groups_per_step, scheduler->training_limit);
+	scheduler->running = is_async(scheduler);
+	staleness_version_set(scheduler, version);
 	step_mark_due(scheduler);
 	step_advance(scheduler);
 }
@@ -26,12 +24,35 @@ void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t 
 void scheduler_on_eval_begin(struct scheduler *scheduler, int64_t step, int n_eval)
 {
 	step_begin(scheduler, step, true, n_eval, n_eval);
+	if (is_async(scheduler))
+		staleness_rest(scheduler);
 	step_advance(scheduler);
+}
+
+void scheduler_on_version(struct scheduler *scheduler, int64_t version)
+{
+	assert(is_async(scheduler));
+	staleness_version_set(scheduler, version);
+	step_advance(scheduler);
+}
+
+void scheduler_on_rest(struct scheduler *scheduler)
+{
+	if (!scheduler->running)
+		return;
+	assert(scheduler->phase == PHASE_IDLE);
+	scheduler->running = false;
+	staleness_rest(scheduler);
 }
 
 void scheduler_on_rank_joined(struct scheduler *scheduler, int rank, int capacity)
 {
-	assert(rank >= 0 && capacity >= 0);
+	scheduler_on_rank_joined_slots(scheduler, rank, capacity, capacity);
+}
+
+void scheduler_on_rank_joined_slots(struct scheduler *scheduler, int rank, int capacity, int active)
+{
+	assert(rank >= 0 && capacity >= 0 && active >= 0 && active <= capacity);
 	scheduler_on_rank_lost(scheduler, rank);
 	if (rank >= scheduler->n_ranks) {
 		int n = rank + 1 > 2 * scheduler->n_ranks ? rank + 1 : 2 * scheduler->n_ranks;
@@ -43,8 +64,8 @@ void scheduler_on_rank_joined(struct scheduler *scheduler, int rank, int capacit
 	if (!scheduler->ranks[rank])
 		scheduler->ranks[rank] = xcalloc(1, sizeof(struct rank));
 	struct rank *joined = scheduler->ranks[rank];
-	*joined = (struct rank){.number = rank, .alive = true, .capacity = capacity};
-	heap_insert(&scheduler->room, &joined->room_node, rank_key(joined), joined);
+	*joined = (struct rank){.number = rank, .alive = true, .capacity = capacity, .active = active, .receiver = -1};
+	rank_room_changed(scheduler, joined);
 	step_advance(scheduler);
 }
 
@@ -54,8 +75,10 @@ void scheduler_on_rank_lost(struct scheduler *scheduler, int rank)
 	if (!lost)
 		return;
 	rank_stopping_set(scheduler, lost, false);
-	heap_remove(&scheduler->room, &lost->room_node);
 	lost->alive = false;
+	recall_end(scheduler, lost);
+	recall_forget_receiver(scheduler, lost);
+	rank_room_changed(scheduler, lost);
 	for (struct sample *sample; (sample = lost->leased.last);) {
 		lease_end(scheduler, sample);
 		sample_enqueue(scheduler, sample);
@@ -79,11 +102,15 @@ void scheduler_on_sample_partial(struct scheduler *scheduler, uint64_t group, in
 	struct sample *found = lease_find(scheduler, group, sample, lease);
 	if (!found)
 		return;
+	bool rests = is_async(scheduler) && scheduler->ranks[found->rank]->stopping; /* not its fault */
 	lease_end(scheduler, found);
 	found->oldest_version = oldest_version;
-	found->deferrals++;
+	found->deferrals += !rests;
 	scheduler->deferred++;
 	sample_enqueue(scheduler, found);
+	if (scheduler->options.deferral_action == ON_DEFERRALS_DROP && !found->group->eval &&
+	    found->deferrals > scheduler->options.max_deferrals)
+		group_give_up(scheduler, found->group);
 	step_advance(scheduler);
 }
 
@@ -97,6 +124,9 @@ void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool
 	if (keep || scored->eval) {
 		scored->state = GROUP_KEPT;
 		heap_insert(&pool->kept, &scored->kept_node, scored->id, scored);
+		group_age_kept(scheduler, scored);
+		if (group_is_expired(scheduler, scored))
+			group_give_up(scheduler, scored);
 	} else {
 		group_remove(scheduler, scored);
 		scheduler->groups_dropped++;
@@ -132,6 +162,8 @@ void scheduler_restore_sample(struct scheduler *scheduler, uint64_t group, int s
 	sample_dequeue(scheduler, restored);
 	restored->deferrals = deferrals;
 	restored->oldest_version = oldest_version;
+	if (oldest_version != VERSION_NONE && (found->version == VERSION_NONE || oldest_version < found->version))
+		found->version = oldest_version;
 	if (done)
 		group_sample_done(scheduler, restored);
 	else
@@ -149,9 +181,13 @@ void scheduler_restore_next_group(struct scheduler *scheduler, uint64_t next_gro
 struct scheduler *scheduler_open(const struct scheduler_options *options)
 {
 	assert(options->groups_per_step > 0 && options->samples_per_group > 0 && options->over_sampling >= 1);
+	assert(options->asynchrony == SYNCHRONOUS || options->max_staleness >= 1);
 	struct scheduler *scheduler = xcalloc(1, sizeof(*scheduler));
 	scheduler->options = *options;
-	scheduler->next_group = scheduler->next_lease = 1;
+	int wanted = options->groups_per_step;
+	/* 10 groups * 1.1 are 11, not the 12 that rounding up 11.000000000000002 would give. */
+	scheduler->training_limit = (int)ceil(wanted * options->over_sampling - 1e-9 * wanted);
+	scheduler->next_group = scheduler->next_lease = scheduler->next_recall = 1;
 	return scheduler;
 }
 
@@ -163,13 +199,17 @@ void scheduler_close(struct scheduler *scheduler)
 		free(scheduler->ranks[i]);
 	free(scheduler->ranks);
 	for (int eval = 0; eval < 2; eval++) {
-		for (int due = 0; due < DUE_KINDS; due++)
+		for (int due = 0; due < DUE_KINDS; due++) {
 			heap_free(&scheduler->pools[eval].pending[due]);
+			heap_free(&scheduler->pools[eval].longest[due]);
+		}
 		heap_free(&scheduler->pools[eval].kept);
 	}
 	heap_free(&scheduler->room);
+	heap_free(&scheduler->load);
 	group_map_free(&scheduler->groups);
 	free(scheduler->actions.items);
+	free(scheduler->ages);
 	free(scheduler);
 }
 
@@ -189,6 +229,9 @@ void scheduler_counts_read(const struct scheduler *scheduler, struct scheduler_c
 		.deferred = scheduler->deferred,
 		.groups_dropped = scheduler->groups_dropped,
 		.groups_delivered = scheduler->groups_delivered,
+		.groups_given_up = scheduler->groups_given_up,
+		.recalls = scheduler->recalls,
+		.migrated = scheduler->migrated,
 	};
 	for (int eval = 0; eval < 2; eval++) {
 		const struct pool *pool = &scheduler->pools[eval];

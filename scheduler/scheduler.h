@@ -7,6 +7,9 @@
  * A step: begin -> groups opened and leased until in flight -> enough groups complete -> STOP to
  * every rank that holds samples -> partials come back -> every rank quiet -> STEP_READY.
  *
+ * Asynchronously there is no STOP at the end of a step: work is leased between steps too, STEP_READY comes as soon
+ * as a step is open and enough groups are complete, and versions change under samples in flight (on_version).
+ *
  * Invariants, checked by scheduler_check() after every event in the simulator:
  *  S1  A sample is in exactly one state (waiting, leased, aside, done), leased to at most one rank.
  *  S2  A group is delivered at most once, and only with all its samples done.
@@ -14,12 +17,28 @@
  *      dropped by a stated decision.
  *  S4  A rank never holds more than its capacity.
  *  S5  A delivered batch has exactly the wanted number of groups.
- *  S6  Partials are leased before fresh groups, oldest group first.
- *  S7  A sample put aside max_deferrals times, or whose oldest token lags max_staleness versions, is
- *      not put aside again: the step waits for it, whether it is leased by now or still to be.
+ *  S6  ORDER_OLDEST: partials are leased before fresh groups, oldest group first.  ORDER_LONGEST: what is
+ *      due first, then whatever is expected to go on longest; fresh groups are opened ahead, up to the
+ *      limit, and are leased once something is expected of them.
+ *  S7  Under ON_DEFERRALS_FINISH and ON_STALE_FINISH a sample put aside max_deferrals times, or whose oldest
+ *      token lags max_staleness versions, is not put aside again: the step waits for it, whether it is leased
+ *      by now or still to be.  (Its age counts so synchronously; for the other modes see S11.)
  *  S8  Progress: while a step is open and a rank has room, waiting or openable work is leased.
  *  S9  A result under a lease that is no longer current changes nothing.
- *  S10 An evaluation step delivers exactly the evaluation groups, and training partials rest.
+ *  S10 An evaluation step delivers exactly the evaluation groups, and training partials rest.  Asynchronously
+ *      what is in flight is put aside for it; without partial rollouts it runs to its end beside it.
+ *  S11 Staleness: one step off and asynchronously, under ON_STALE_FINISH, no token of a delivered group lags more
+ *      than max_staleness versions behind the version with which it is delivered, if a trainer makes at most one
+ *      version per batch; under ON_STALE_DROP always, and synchronously too.
+ *  S12 Capacity: asynchronously, training groups opened and not dropped never exceed (versions + max_staleness
+ *      + 1) * groups_per_step, but for one batch while a step is open though more than max_staleness batches
+ *      are without a version.
+ *  S13 A group that is given up is named once, by DROP_GROUP, after a CANCEL for each of its samples that is
+ *      leased; it is never delivered and nothing of it is leased again.
+ *  S14 A rank is recalled from only while nothing is left to lease and another has slots free that decode;
+ *      it keeps as much as the other will hold, and answers one recall before the next.
+ *  S15 A recall is no deferral: what comes back is leased again within the step, and stays due if it was.
+ *      Only where the step is closing and it is not due it is put aside, and that counts.
  */
 #ifndef SCHEDULER_SCHEDULER_H
 #define SCHEDULER_SCHEDULER_H
@@ -30,6 +49,13 @@
 
 struct scheduler;
 
+enum asynchrony { SYNCHRONOUS, ASYNCHRONOUS_BY_ONE_STEP, ASYNCHRONOUS };
+enum on_stale { ON_STALE_FINISH, ON_STALE_MASK /* who delivers does */, ON_STALE_DROP };
+enum on_deferrals { ON_DEFERRALS_FINISH, ON_DEFERRALS_DROP };
+enum scheduler_order { ORDER_OLDEST, ORDER_LONGEST };
+
+#define SCHEDULER_NO_TOKENS INT64_MIN /* as an oldest version */
+
 struct scheduler_options {
 	int groups_per_step;   /* complete groups in a batch */
 	double over_sampling;  /* groups in flight / groups wanted, >= 1 */
@@ -38,6 +64,11 @@ struct scheduler_options {
 	bool partial_rollouts; /* false: the step waits for everything it started */
 	int max_staleness;     /* versions */
 	int max_deferrals;
+	enum asynchrony asynchrony; /* not SYNCHRONOUS: max_staleness >= 1 */
+	enum on_stale stale_action;
+	enum on_deferrals deferral_action;
+	enum scheduler_order order; /* in which samples are leased (S6) */
+	bool migrate;               /* take samples back from loaded ranks for idle ones (S14) */
 };
 
 enum action_type {
@@ -49,7 +80,11 @@ enum action_type {
 	ACTION_KEEP,           /* rank, group, sample: must run to its end (S7) */
 	ACTION_GROUP_COMPLETE, /* group: compute advantages, then call scheduler_on_group_scored */
 	ACTION_STEP_READY,     /* step, eval: the delivered groups were named by ACTION_DELIVER before it */
-	ACTION_DELIVER         /* group: part of the step's batch, in order of delivery */
+	ACTION_DELIVER,        /* group: part of the step's batch, in order of delivery */
+	ACTION_CANCEL,         /* rank, group, sample, lease: take it back and throw it away; no answer */
+	ACTION_DROP_GROUP,     /* group: given up, too old or put aside too often; forget it */
+	ACTION_RECALL          /* rank, lease (the recall's number), n_samples: the rank gives back what it holds
+	                          beyond n_samples, what has the least progress first, then says so */
 };
 
 struct action {
@@ -66,14 +101,30 @@ void scheduler_close(struct scheduler *scheduler);
 
 /* Events.  Take all actions after each.  A rank that joins again has lost what it held. */
 void scheduler_on_rank_joined(struct scheduler *scheduler, int rank, int capacity);
+/* The same for a rank that decodes `active` samples together and queues the rest of its capacity. */
+void scheduler_on_rank_joined_slots(struct scheduler *scheduler, int rank, int capacity, int active);
 void scheduler_on_rank_lost(struct scheduler *scheduler, int rank); /* its samples wait, as last known */
-/* Begin a training step under `version`, or an evaluation of n_eval groups. */
+/* Begin a training step under `version`, or an evaluation of n_eval groups.  One step off, `version` is what
+ * generates, and the batch is delivered with the next one.  Async, a step is a batch that somebody wants. */
 void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t version);
 void scheduler_on_eval_begin(struct scheduler *scheduler, int64_t step, int n_eval);
+/* Async only, at any time: every rank has `version`. */
+void scheduler_on_version(struct scheduler *scheduler, int64_t version);
+/* Async, between steps: put everything aside and lease nothing until the next step begins. */
+void scheduler_on_rest(struct scheduler *scheduler);
 void scheduler_on_sample_done(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease);
 /* oldest_version: version of its first response token, or the current one if it has none. */
 void scheduler_on_sample_partial(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease,
                                  int64_t oldest_version);
+/* A sample came back by a recall; oldest_version as above, or SCHEDULER_NO_TOKENS.  True if it is put aside,
+ * which counts as a deferral (S15). */
+bool scheduler_on_sample_recalled(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease,
+                                  int64_t oldest_version);
+/* The rank has given back what the recall asked for. */
+void scheduler_on_rank_recalled(struct scheduler *scheduler, int rank, uint64_t recall);
+/* Tokens that a sample (-1: all of the group that are not done) will still make, by what is known so far.
+ * With ORDER_LONGEST every ACTION_OPEN_GROUP is answered by it; ORDER_OLDEST takes no notice. */
+void scheduler_on_sample_expected(struct scheduler *scheduler, uint64_t group, int sample, int tokens);
 /* keep false: drop it, and open another where the step needs it; evaluation groups are always kept. */
 void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool keep);
 void scheduler_on_rank_quiet(struct scheduler *scheduler, int rank);
@@ -96,6 +147,8 @@ struct scheduler_counts {
 	uint64_t resumed;                 /* leases of samples that had been put aside, since open */
 	uint64_t deferred;                /* times a sample was put aside, since open */
 	uint64_t groups_dropped, groups_delivered;
+	uint64_t groups_given_up; /* S13; not among groups_dropped, which scoring dropped */
+	uint64_t recalls, migrated;       /* recalls said; samples that came back by them */
 };
 void scheduler_counts_read(const struct scheduler *scheduler, struct scheduler_counts *counts);
 

@@ -11,7 +11,7 @@
 struct recount {
 	const struct scheduler *scheduler;
 	FILE *out;
-	int n_samples[SAMPLE_STATES], n_due, n_stopping;
+	int n_samples[SAMPLE_STATES], n_due, n_stopping, n_unknown, n_aged, n_aged_kept;
 	int n_open[2], n_scoring[2], n_kept[2];
 	bool ok;
 };
@@ -44,15 +44,17 @@ static void check_sample(struct recount *recount, const struct sample *sample, i
 		expect(recount, known && scheduler->ranks[sample->rank]->alive,
 		       "S1: sample %d of group %llu is leased to rank %d, which is not there", sample->index, group,
 		       sample->rank);
-		expect(recount, scheduler->phase != PHASE_IDLE, "S1: sample %d of group %llu is leased between steps",
+		expect(recount, scheduler->phase != PHASE_IDLE || is_async(scheduler), "S1: sample %d of group %llu is leased between steps",
 		       sample->index, group);
-		expect(recount, sample->group->eval == scheduler->eval,
+		expect(recount, sample->group->eval == scheduler->eval || (is_async(scheduler) && scheduler->eval),
 		       "S10: sample %d of group %llu is leased in a step of the other kind", sample->index, group);
 		break;
 	}
 	case SAMPLE_WAITING:
 	case SAMPLE_ASIDE:
 		n_listed[sample->due]++;
+		expect(recount, (sample->order_node.at > 0) == (scheduler->options.order == ORDER_LONGEST && sample->group->known),
+		       "S6: sample %d of group %llu waits outside the order", sample->index, group);
 		expect(recount, (sample->state == SAMPLE_ASIDE) == (sample->oldest_version != VERSION_NONE),
 		       "S1: sample %d of group %llu waits with the tokens of a partial or is aside without",
 		       sample->index, group);
@@ -72,6 +74,7 @@ static void check_group(struct recount *recount, const struct group *group)
 	expect(recount, n_done == group->n_done && (n_done == group->n_samples) == (group->state != GROUP_OPEN),
 	       "S2: group %llu has %d of %d samples done, counted %d, state %d", id, n_done, group->n_samples,
 	       group->n_done, (int)group->state);
+	recount->n_unknown += !group->known;
 	for (int due = 0; due < DUE_KINDS; due++)
 		expect(recount,
 		       n_listed[due] == group->pending[due].n &&
@@ -81,6 +84,8 @@ static void check_group(struct recount *recount, const struct group *group)
 	recount->n_open[group->eval] += group->state == GROUP_OPEN;
 	recount->n_scoring[group->eval] += group->state == GROUP_SCORING;
 	recount->n_kept[group->eval] += group->state == GROUP_KEPT;
+	recount->n_aged += group->aged;
+	recount->n_aged_kept += group->aged && group->state == GROUP_KEPT;
 }
 
 static void check_rank(struct recount *recount, const struct rank *rank)
@@ -93,6 +98,20 @@ static void check_rank(struct recount *recount, const struct rank *rank)
 	expect(recount, n == rank->leased.n && n <= (rank->alive ? rank->capacity : 0),
 	       "S4: rank %d holds %d samples (counted %d), capacity %d", rank->number, n, rank->leased.n,
 	       rank->capacity);
+	bool recallable = recount->scheduler->options.migrate && rank->alive && !rank->stopping && rank->recall == 0 &&
+	                  !rank->barren && rank->leased.n > 0;
+	expect(recount, (rank->load_node.at > 0) == recallable, "S14: rank %d holds %d samples, recall %llu, open to recalls %d",
+	       rank->number, rank->leased.n, (unsigned long long)rank->recall, rank->load_node.at > 0);
+	expect(recount, rank->n_promised >= 0 && (rank->recall != 0 || rank->n_promised == 0),
+	       "S14: rank %d owes %d samples to recall %llu", rank->number, rank->n_promised,
+	       (unsigned long long)rank->recall);
+	int n_expected = 0;
+	for (int i = 0; rank->alive && i < recount->scheduler->n_ranks; i++) {
+		const struct rank *donor = recount->scheduler->ranks[i];
+		n_expected += donor && donor->receiver == rank->number ? donor->n_promised : 0;
+	}
+	expect(recount, n_expected == rank->n_expected, "S14: rank %d expects %d samples by recalls, %d are promised",
+	       rank->number, rank->n_expected, n_expected);
 	expect(recount, (rank->room_node.at > 0) == (rank->alive && !rank->stopping),
 	       "S8: rank %d is alive %d, stopping %d, open to leases %d", rank->number, rank->alive,
 	       rank->stopping, rank->room_node.at > 0);
@@ -106,14 +125,21 @@ static void check_progress(struct recount *recount)
 	const struct rank *roomiest = heap_first(&scheduler->room);
 	if (scheduler->phase == PHASE_IDLE) {
 		expect(recount, scheduler->n_due == 0, "S7: the step ended with %d samples due", scheduler->n_due);
-		return;
+		if (!scheduler->running)
+			return;
 	}
 	if (!roomiest || rank_free(roomiest) <= 0)
 		return;
 	expect(recount, pool->pending[DUE].n == 0, "S8: rank %d has room and %zu groups have samples due",
 	       roomiest->number, pool->pending[DUE].n);
-	if (scheduler->phase == PHASE_FILLING)
-		expect(recount, pool->pending[ORDINARY].n == 0 && pool_groups(pool) >= scheduler->limit,
+	bool longest = scheduler->options.order == ORDER_LONGEST; /* pending groups may await what is expected of them */
+	size_t n_pending = longest ? pool->longest[ORDINARY].n : pool->pending[ORDINARY].n;
+	const struct rank *donor = heap_first(&scheduler->load);
+	expect(recount, !donor || roomiest->recall != 0 || scheduler->n_unknown > 0 || migration_size(donor, roomiest) == 0,
+	       "S14: rank %d has slots free and rank %d holds %d samples", roomiest->number, donor ? donor->number : -1,
+	       donor ? donor->leased.n : 0);
+	if (step_fills(scheduler))
+		expect(recount, n_pending == 0 && !staleness_may_open(scheduler),
 		       "S8: rank %d has room, %zu groups have samples to lease, %d of %d groups are there",
 		       roomiest->number, pool->pending[ORDINARY].n, pool_groups(pool), scheduler->limit);
 }
@@ -141,6 +167,14 @@ bool scheduler_check(const struct scheduler *scheduler, FILE *out)
 	expect(&recount, recount.n_due == scheduler->n_due && recount.n_stopping == scheduler->n_stopping,
 	       "S7: %d samples are due (counted %d), %d ranks are stopping (counted %d)", recount.n_due,
 	       scheduler->n_due, recount.n_stopping, scheduler->n_stopping);
+	for (int i = 0; i < scheduler->n_ages; i++) {
+		recount.n_aged -= scheduler->ages[i].n_live;
+		recount.n_aged_kept -= scheduler->ages[i].n_kept;
+	}
+	expect(&recount, recount.n_aged == 0 && recount.n_aged_kept == 0,
+	       "S11: the ages of %d groups are not counted, of %d that are kept", recount.n_aged, recount.n_aged_kept);
+	expect(&recount, recount.n_unknown == scheduler->n_unknown, "S6: of %d groups nothing is expected, counted %d",
+	       scheduler->n_unknown, recount.n_unknown);
 	for (int eval = 0; eval < 2; eval++) {
 		const struct pool *pool = &scheduler->pools[eval];
 		expect(&recount,

@@ -18,7 +18,7 @@
 
 /* Actions, about a sample under its lease, a group, or the step */
 
-static void sample_action(struct scheduler *scheduler, enum action_type type, const struct sample *sample)
+void sample_action(struct scheduler *scheduler, enum action_type type, const struct sample *sample)
 {
 	struct action action = {.type = type, .group = sample->group->id, .sample = sample->index};
 	action.rank = sample->rank;
@@ -29,7 +29,7 @@ static void sample_action(struct scheduler *scheduler, enum action_type type, co
 	action_queue_push(&scheduler->actions, &action);
 }
 
-static void group_action(struct scheduler *scheduler, enum action_type type, const struct group *group)
+void group_action(struct scheduler *scheduler, enum action_type type, const struct group *group)
 {
 	struct action action = {.type = type, .group = group->id, .sample = -1, .rank = -1};
 	action.n_samples = group->n_samples;
@@ -38,7 +38,7 @@ static void group_action(struct scheduler *scheduler, enum action_type type, con
 	action_queue_push(&scheduler->actions, &action);
 }
 
-static void step_action(struct scheduler *scheduler, enum action_type type, int rank)
+void step_action(struct scheduler *scheduler, enum action_type type, int rank)
 {
 	struct action action = {.type = type, .sample = -1, .rank = rank};
 	action.step = scheduler->step;
@@ -48,25 +48,17 @@ static void step_action(struct scheduler *scheduler, enum action_type type, int 
 
 /* Samples */
 
-static void sample_state_set(struct scheduler *scheduler, struct sample *sample, enum sample_state state)
+void sample_state_set(struct scheduler *scheduler, struct sample *sample, enum sample_state state)
 {
 	scheduler->n_samples[sample->state]--;
 	scheduler->n_samples[state]++;
 	sample->state = state;
 }
 
-static void sample_due_set(struct scheduler *scheduler, struct sample *sample, bool due)
+void sample_due_set(struct scheduler *scheduler, struct sample *sample, bool due)
 {
 	scheduler->n_due += due - sample->due;
 	sample->due = due;
-}
-
-/* S7, seen from the step that is open. */
-static bool sample_must_finish(const struct scheduler *scheduler, const struct sample *sample)
-{
-	int64_t lag = sample->oldest_version == VERSION_NONE ? 0 : scheduler->version - sample->oldest_version;
-	return !sample->group->eval &&
-	       (sample->deferrals >= scheduler->options.max_deferrals || lag >= scheduler->options.max_staleness);
 }
 
 void sample_enqueue(struct scheduler *scheduler, struct sample *sample)
@@ -76,6 +68,7 @@ void sample_enqueue(struct scheduler *scheduler, struct sample *sample)
 	if (list->n == 0)
 		heap_insert(&scheduler->pools[group->eval].pending[sample->due], &group->pending_node[sample->due],
 		            group->id, group);
+	order_enqueue(scheduler, sample);
 	if (sample->oldest_version == VERSION_NONE) {
 		sample_state_set(scheduler, sample, SAMPLE_WAITING);
 		sample_list_push_back(list, sample);
@@ -89,6 +82,7 @@ void sample_dequeue(struct scheduler *scheduler, struct sample *sample)
 {
 	struct group *group = sample->group;
 	struct sample_list *list = &group->pending[sample->due];
+	order_dequeue(scheduler, sample);
 	sample_list_remove(list, sample);
 	if (list->n == 0)
 		heap_remove(&scheduler->pools[group->eval].pending[sample->due], &group->pending_node[sample->due]);
@@ -102,15 +96,24 @@ struct rank *rank_find(const struct scheduler *scheduler, int number)
 	return rank && rank->alive ? rank : NULL;
 }
 
-uint64_t rank_key(const struct rank *rank)
+/* Ranks without room last. */
+static uint64_t rank_key(const struct rank *rank)
 {
-	return (uint64_t)(INT32_MAX - rank_free(rank)) << 32 | (uint32_t)rank->number;
+	int64_t slots = rank_free(rank) > 0 ? rank_slots(rank) : INT32_MIN;
+	return (uint64_t)(INT32_MAX - slots) << 32 | (uint32_t)rank->number;
 }
 
-static void rank_room_changed(struct scheduler *scheduler, struct rank *rank)
+void rank_room_changed(struct scheduler *scheduler, struct rank *rank)
 {
-	if (rank->room_node.at > 0)
+	bool open = rank->alive && !rank->stopping;
+	if (open && rank->room_node.at > 0)
 		heap_rekey(&scheduler->room, &rank->room_node, rank_key(rank));
+	else if (open)
+		heap_insert(&scheduler->room, &rank->room_node, rank_key(rank), rank);
+	else if (rank->room_node.at > 0)
+		heap_remove(&scheduler->room, &rank->room_node);
+	if (scheduler->options.migrate)
+		rank_load_changed(scheduler, rank);
 }
 
 void rank_stopping_set(struct scheduler *scheduler, struct rank *rank, bool stopping)
@@ -118,13 +121,8 @@ void rank_stopping_set(struct scheduler *scheduler, struct rank *rank, bool stop
 	if (rank->stopping == stopping)
 		return;
 	rank->stopping = stopping;
-	if (stopping) {
-		scheduler->n_stopping++;
-		heap_remove(&scheduler->room, &rank->room_node);
-	} else {
-		scheduler->n_stopping--;
-		heap_insert(&scheduler->room, &rank->room_node, rank_key(rank), rank);
-	}
+	scheduler->n_stopping += stopping ? 1 : -1;
+	rank_room_changed(scheduler, rank);
 }
 
 /* Leases */
@@ -138,10 +136,10 @@ struct sample *lease_find(const struct scheduler *scheduler, uint64_t group_id, 
 	return sample->state == SAMPLE_LEASED && sample->lease == lease ? sample : NULL;
 }
 
-/* The rank that has the group's prompt if it has room, else the one with most room. */
-static struct rank *lease_rank(const struct scheduler *scheduler, const struct group *group)
+/* The rank that it was recalled for, or that has the group's prompt, if it has room, else the one with most. */
+static struct rank *lease_rank(const struct scheduler *scheduler, const struct sample *sample)
 {
-	struct rank *home = rank_find(scheduler, group->home);
+	struct rank *home = rank_find(scheduler, sample->to == TO_HOME ? sample->group->home : sample->to);
 	if (home && !home->stopping && rank_free(home) > 0)
 		return home;
 	return heap_first(&scheduler->room);
@@ -150,14 +148,16 @@ static struct rank *lease_rank(const struct scheduler *scheduler, const struct g
 static void lease_begin(struct scheduler *scheduler, struct sample *sample)
 {
 	struct group *group = sample->group;
-	struct rank *rank = lease_rank(scheduler, group);
+	struct rank *rank = lease_rank(scheduler, sample);
 	sample_dequeue(scheduler, sample);
 	sample_due_set(scheduler, sample, sample->due || sample_must_finish(scheduler, sample));
 	sample_state_set(scheduler, sample, SAMPLE_LEASED);
-	scheduler->resumed += sample->oldest_version != VERSION_NONE;
+	scheduler->resumed += sample->oldest_version != VERSION_NONE && sample->to == TO_HOME;
 	sample->lease = scheduler->next_lease++;
 	sample->rank = group->home = rank->number;
+	sample->to = TO_HOME;
 	sample_list_push_back(&rank->leased, sample);
+	rank->barren = false;
 	rank_room_changed(scheduler, rank);
 	sample_action(scheduler, ACTION_LEASE, sample);
 }
@@ -166,6 +166,7 @@ void lease_end(struct scheduler *scheduler, struct sample *sample)
 {
 	struct rank *rank = scheduler->ranks[sample->rank];
 	sample_list_remove(&rank->leased, sample);
+	rank->barren = false;
 	sample->rank = -1;
 	rank_room_changed(scheduler, rank);
 }
@@ -179,22 +180,29 @@ struct group *group_add(struct scheduler *scheduler, uint64_t id, int n_samples,
 	group->eval = eval;
 	group->home = -1;
 	group->n_samples = n_samples;
+	group->version = VERSION_NONE;
+	group->known = scheduler->options.order != ORDER_LONGEST ||
+	               (scheduler->phase == PHASE_IDLE && !scheduler->running); /* restored: it waits for nothing */
+	scheduler->n_unknown += !group->known;
 	group_map_insert(&scheduler->groups, group);
 	scheduler->pools[eval].n_open++;
 	scheduler->n_samples[SAMPLE_WAITING] += n_samples;
 	for (int i = 0; i < n_samples; i++) {
 		group->samples[i] = (struct sample){
-			.group = group, .index = i, .rank = -1, .oldest_version = VERSION_NONE, .state = SAMPLE_WAITING};
+			.group = group, .index = i, .rank = -1, .to = TO_HOME, .oldest_version = VERSION_NONE,
+			.state = SAMPLE_WAITING};
 		sample_enqueue(scheduler, &group->samples[i]);
 	}
 	return group;
 }
 
-static struct group *group_open(struct scheduler *scheduler)
+struct group *group_open(struct scheduler *scheduler)
 {
 	bool eval = scheduler->eval;
 	int n_samples = eval ? scheduler->options.eval_samples : scheduler->options.samples_per_group;
 	struct group *group = group_add(scheduler, scheduler->next_group++, n_samples, eval);
+	group->version = scheduler->version;
+	group_age_begin(scheduler, group);
 	group_action(scheduler, ACTION_OPEN_GROUP, group);
 	return group;
 }
@@ -214,7 +222,9 @@ void group_sample_done(struct scheduler *scheduler, struct sample *sample)
 
 void group_remove(struct scheduler *scheduler, struct group *group)
 {
+	group_age_end(scheduler, group);
 	scheduler->n_samples[SAMPLE_DONE] -= group->n_samples;
+	scheduler->n_unknown -= !group->known;
 	group_map_remove(&scheduler->groups, group->id);
 }
 
@@ -246,16 +256,23 @@ void step_mark_due(struct scheduler *scheduler)
 	}
 }
 
+bool step_fills(const struct scheduler *scheduler)
+{
+	return scheduler->phase == PHASE_FILLING || (scheduler->phase == PHASE_IDLE && scheduler->running);
+}
+
 /* S6: the oldest group with samples to lease, else a fresh one.  A closing step only leases what is
  * due. */
 static struct sample *step_next_sample(struct scheduler *scheduler)
 {
 	struct pool *pool = &scheduler->pools[scheduler->eval];
+	if (scheduler->options.order == ORDER_LONGEST)
+		return order_next_sample(scheduler);
 	struct group *due = heap_first(&pool->pending[DUE]);
-	struct group *ordinary = scheduler->phase == PHASE_FILLING ? heap_first(&pool->pending[ORDINARY]) : NULL;
+	struct group *ordinary = step_fills(scheduler) ? heap_first(&pool->pending[ORDINARY]) : NULL;
 	if (due && (!ordinary || due->id <= ordinary->id))
 		return due->pending[DUE].first;
-	if (!ordinary && scheduler->phase == PHASE_FILLING && pool_groups(pool) < scheduler->limit)
+	if (!ordinary && step_fills(scheduler) && staleness_may_open(scheduler))
 		ordinary = group_open(scheduler);
 	return ordinary ? ordinary->pending[ORDINARY].first : NULL;
 }
@@ -271,11 +288,12 @@ static void step_fill(struct scheduler *scheduler)
 	}
 }
 
-/* Enough groups are complete: no new leases, and what is in flight comes back. */
+/* Enough groups are complete: no new leases, and what is in flight comes back.  Async, it goes on; an evaluation
+ * has nothing in flight by then. */
 static void step_close(struct scheduler *scheduler)
 {
 	scheduler->phase = PHASE_CLOSING;
-	for (int i = 0; scheduler->options.partial_rollouts && i < scheduler->n_ranks; i++) {
+	for (int i = 0; !is_async(scheduler) && scheduler->options.partial_rollouts && i < scheduler->n_ranks; i++) {
 		struct rank *rank = rank_find(scheduler, i);
 		if (!rank || rank->leased.n == 0)
 			continue;
@@ -299,16 +317,38 @@ static void step_deliver(struct scheduler *scheduler)
 	}
 	step_action(scheduler, ACTION_STEP_READY, -1);
 	scheduler->phase = PHASE_IDLE;
+	if (!scheduler->eval)
+		staleness_batch_out(scheduler);
+	scheduler->eval = false;
+}
+
+static bool step_is_quiet(const struct scheduler *scheduler)
+{
+	if (is_async(scheduler))
+		return !scheduler->eval || scheduler->n_stopping == 0;
+	return scheduler->n_samples[SAMPLE_LEASED] == 0 && scheduler->n_due == 0 && scheduler->n_stopping == 0 &&
+	       scheduler->pools[scheduler->eval].n_scoring == 0;
+}
+
+/* Work for ranks with room: what waits, else what others have too much of. */
+static void step_lease(struct scheduler *scheduler)
+{
+	if (scheduler->phase == PHASE_IDLE && !scheduler->running)
+		return;
+	step_fill(scheduler);
+	if (scheduler->options.migrate)
+		step_migrate(scheduler);
 }
 
 void step_advance(struct scheduler *scheduler)
 {
 	const struct pool *pool = &scheduler->pools[scheduler->eval];
-	if (scheduler->phase == PHASE_FILLING && (int)pool->kept.n >= scheduler->wanted)
+	if (scheduler->phase == PHASE_FILLING && (int)pool->kept.n >= scheduler->wanted &&
+	    !staleness_holds_batch(scheduler))
 		step_close(scheduler);
-	if (scheduler->phase != PHASE_IDLE)
-		step_fill(scheduler);
-	if (scheduler->phase == PHASE_CLOSING && scheduler->n_samples[SAMPLE_LEASED] == 0 &&
-	    scheduler->n_due == 0 && scheduler->n_stopping == 0 && pool->n_scoring == 0)
+	step_lease(scheduler);
+	if (scheduler->phase == PHASE_CLOSING && step_is_quiet(scheduler)) {
 		step_deliver(scheduler);
+		step_lease(scheduler);
+	}
 }

@@ -2,6 +2,7 @@
 #include "scheduler/step_metrics.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,10 +28,18 @@ void step_metrics_returned(struct step_metrics *m, const struct trajectory *befo
 	m->accepted += (uint64_t)(now->accepted - before->accepted);
 	m->verify_calls += (uint64_t)(now->verify_calls - before->verify_calls);
 	if (now->finish == FINISH_ERROR) m->failed++;
-	if (now->finish == FINISH_NONE) {
-		m->put_aside++;
-		m->aside_tokens += trajectory_response_length(now);
-	}
+}
+
+void step_metrics_put_aside(struct step_metrics *m, const struct trajectory *t)
+{
+	m->put_aside++;
+	m->aside_tokens += trajectory_response_length(t);
+}
+
+void step_metrics_known(struct step_metrics *m, const struct trajectory *t)
+{
+	m->known++;
+	m->known_tokens += trajectory_response_length(t);
 }
 
 void step_metrics_group(struct step_metrics *m, struct trajectory *const *samples, int n,
@@ -48,6 +57,20 @@ void step_metrics_group(struct step_metrics *m, struct trajectory *const *sample
 	m->mad_zero += advantage->mad_zero;
 	m->median_tie += advantage->median_tie;
 	m->binary += advantage->binary;
+}
+
+static void add_mismatch(struct step_metrics *m, const struct trajectory *t)
+{
+	for (int i = t->n_prompt; i < t->n_tokens; i++) {
+		double gap = (double)t->target_logprobs[i] - (double)t->logprobs[i];
+		m->rescored_tokens++;
+		if (!isfinite(gap)) {
+			m->outside_tokens++;
+			continue;
+		}
+		m->kl_sum -= gap;
+		m->k3_kl_sum += expm1(gap) - gap;
+	}
 }
 
 void step_metrics_delivered(struct step_metrics *m, const struct trajectory *t)
@@ -68,7 +91,11 @@ void step_metrics_delivered(struct step_metrics *m, const struct trajectory *t)
 	m->advantage_abs_sum += t->advantage < 0 ? -t->advantage : t->advantage;
 	m->staleness_sum += t->staleness_max;
 	if (t->staleness_max > m->staleness_max) m->staleness_max = t->staleness_max;
-	for (int i = t->n_prompt; i < t->n_tokens; i++) m->off_policy_tokens += t->versions[i] != m->version;
+	if (t->target_logprobs) add_mismatch(m, t);
+	for (int i = t->n_prompt; i < t->n_tokens; i++) {
+		m->off_policy_tokens += t->versions[i] != m->version;
+		m->masked_tokens += !t->loss_mask[i];
+	}
 }
 
 static double ratio(double a, double b) { return b > 0 ? a / b : 0; }
@@ -78,6 +105,11 @@ double step_metrics_acceptance(const struct step_metrics *m) { return ratio((dou
 double step_metrics_reward(const struct step_metrics *m) { return ratio(m->reward_sum, m->completed); }
 double step_metrics_pass_rate(const struct step_metrics *m) { return ratio(m->passed, m->completed); }
 double step_metrics_length_mean(const struct step_metrics *m) { return ratio(m->delivered_tokens, m->trajectories); }
+
+double step_metrics_length_bias(const struct step_metrics *m)
+{
+	return ratio(step_metrics_length_mean(m), ratio(m->known_tokens, m->known));
+}
 
 int step_metrics_length_max(const struct step_metrics *m)
 {
@@ -111,6 +143,37 @@ static void put_count(json_t *o, const char *key, int64_t value)
 	json_object_set_new(o, key, json_integer(value));
 }
 
+static void put_mismatch(json_t *o, const struct step_metrics *m)
+{
+	put(o, "rollout_corr/kl", ratio(m->kl_sum, m->rescored_tokens - m->outside_tokens));
+	put(o, "rollout_corr/k3_kl", ratio(m->k3_kl_sum, m->rescored_tokens - m->outside_tokens));
+	put(o, "rollout_corr/outside_frac", ratio(m->outside_tokens, m->rescored_tokens));
+}
+
+/* What speculation did and what it had promised; where the ranks' time went. */
+static void put_engine(json_t *o, const struct engine_stats *e)
+{
+	double turns = (double)(e->decode_rows + e->verify_rows - e->drafted); /* rounds of single samples */
+	double decoding = e->draft_seconds + e->verify_seconds + e->sample_seconds;
+	double exact_rate = ratio(turns, e->planned_exact_seconds), planned_rate = ratio(e->planned_tokens, e->planned_seconds);
+
+	put(o, "rollout/sd/draft_length/mean", ratio((double)e->drafted, turns));
+	put(o, "rollout/sd/drafting_rounds_ratio", ratio((double)e->drafting_rounds, (double)e->rounds));
+	if (e->planned_seconds > 0) {
+		put(o, "rollout/sd/predicted_tokens_per_sec", planned_rate);
+		put(o, "rollout/sd/observed_tokens_per_sec", ratio((double)e->tokens, decoding));
+		put(o, "rollout/sd/predicted_speedup", ratio(planned_rate, exact_rate));
+	}
+	put(o, "timing_s/prefill", e->prefill_seconds);
+	put(o, "timing_s/draft", e->draft_seconds);
+	put(o, "timing_s/verify", e->verify_seconds);
+	put(o, "timing_s/sample", e->sample_seconds);
+	if (e->rescored_tokens > 0) put(o, "timing_s/rescore", e->rescore_seconds);
+	put_count(o, "rollout/prefill_tokens", (int64_t)e->prefill_rows);
+	put_count(o, "rollout/prefix_shared_tokens", (int64_t)e->prefix_shared_tokens);
+	put_count(o, "rollout/preemptions", (int64_t)e->preemptions);
+}
+
 static void put_report(json_t *o, const struct trainer_report *r)
 {
 	put(o, "trainer/loss", r->loss);
@@ -122,6 +185,18 @@ static void put_report(json_t *o, const struct trainer_report *r)
 	put(o, "trainer/learning_rate", r->learning_rate);
 	put(o, "trainer/seconds", r->seconds);
 	put_count(o, "trainer/tokens", r->tokens);
+}
+
+/* Response tokens are computed once; rejected drafts are in rollout/sd. */
+static void put_work(json_t *o, const struct step_metrics *m)
+{
+	double needed = (double)(m->needed_prompt_tokens + m->tokens);
+
+	put_count(o, "rollout/prefill_tokens", (int64_t)m->prefill_tokens);
+	put_count(o, "rollout/recomputed_tokens", (int64_t)m->recomputed_tokens);
+	put_count(o, "rollout/imported_tokens", (int64_t)m->imported_tokens);
+	put(o, "rollout/computed_ratio", ratio((double)(m->prefill_tokens + m->tokens), needed));
+	put(o, "rollout/recomputed_ratio", ratio((double)m->recomputed_tokens, needed));
 }
 
 char *step_metrics_json(const struct step_metrics *m)
@@ -143,11 +218,18 @@ char *step_metrics_json(const struct step_metrics *m)
 	put_count(o, "rollout/sd/total_draft_tokens", (int64_t)m->drafted);
 	put_count(o, "rollout/sd/total_accepted_tokens", (int64_t)m->accepted);
 	put(o, "rollout/sd/mean_acceptance_length", m->verify_calls ? 1 + (double)m->accepted / (double)m->verify_calls : 0);
+	put_engine(o, &m->engine);
 	put_count(o, "partial/resumed", m->resumed);
 	put_count(o, "partial/put_aside", m->put_aside);
 	put(o, "partial/response_len/mean", ratio(m->aside_tokens, m->put_aside));
+	put_count(o, "partial/migrated", m->migrated);
+	put(o, "rollout/length_bias", step_metrics_length_bias(m));
+	put_work(o, m);
 	put(o, "staleness/mean", ratio(m->staleness_sum, m->trajectories));
 	put_count(o, "staleness/max", m->staleness_max);
+	put_count(o, "staleness/masked_tokens", m->masked_tokens);
+	put_count(o, "staleness/dropped_groups", m->given_up);
+	put_count(o, "staleness/cancelled_samples", m->cancelled);
 	put(o, "off_policy_ratio", ratio(m->off_policy_tokens, m->delivered_tokens));
 	put(o, "advantage/abs_mean", ratio(m->advantage_abs_sum, m->trajectories));
 	put(o, "advantage/mad_zero_frac", ratio(m->mad_zero, m->groups));
@@ -159,6 +241,7 @@ char *step_metrics_json(const struct step_metrics *m)
 	put(o, "perf/rollout_time", m->rollout_seconds);
 	put(o, "timing_s/train", m->train_seconds);
 	put(o, "timing_s/update_weights", m->broadcast_seconds);
+	if (m->rescored_tokens > 0) put_mismatch(o, m);
 	if (m->has_report) put_report(o, &m->report);
 	char *text = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));
 	json_decref(o);

@@ -5,6 +5,7 @@
 #define SCHEDULER_STEP_METRICS_H
 
 #include "rollout/advantage.h"
+#include "rollout/engine.h"
 #include "trainer_bridge/server.h"
 
 struct step_metrics {
@@ -14,8 +15,14 @@ struct step_metrics {
 	double broadcast_seconds; /* arrived until every rank had requantized */
 	/* what came back from the ranks during the step */
 	uint64_t tokens, drafted, accepted, verify_calls;
-	int resumed, put_aside, failed;
+	int resumed, put_aside, migrated, failed;
 	double aside_tokens;      /* response tokens of what was put aside */
+	struct engine_stats engine; /* what the ranks' engines did: sums over ranks */
+	/* Tokens of prompts computed, those that were computed again, those spared by KV that travelled; and tokens of
+	 * prompts that had to be computed: once per group and rank. */
+	uint64_t prefill_tokens, recomputed_tokens, imported_tokens, needed_prompt_tokens;
+	int known;                /* samples of training with tokens at the end of the step, the delivered ones included */
+	double known_tokens;
 	/* groups that were completed, those that the filter drops included: what the policy can do */
 	int completed, passed;    /* samples with a reward; with a right answer */
 	double reward_sum;
@@ -23,11 +30,18 @@ struct step_metrics {
 	int trajectories, truncated, delivered_rewarded;
 	double delivered_reward_sum, staleness_sum, advantage_abs_sum;
 	int staleness_max, off_policy_tokens, delivered_tokens;
+	int masked_tokens;        /* of them, out of the loss for their age */
+	/* quantized mode: tokens with the target's log-probability, those of them that it would not draw at all,
+	 * and over the others the estimators of KL(behaviour || target), k1 and k3 (Schulman 2020) */
+	int rescored_tokens, outside_tokens;
+	double kl_sum, k3_kl_sum;
 	int *lengths;             /* [trajectories], owned */
 	int lengths_capacity;
 	/* groups completed in the step */
 	int groups, dropped, degenerate, mad_zero, median_tie, binary;
 	int unscored;             /* dropped for want of two rewards */
+	int given_up;             /* too old, or put aside too often */
+	int cancelled;            /* samples called back from their ranks with them */
 	struct trainer_report report;
 	bool has_report;
 };
@@ -37,6 +51,10 @@ void step_metrics_free(struct step_metrics *m);
 
 /* A sample came back; before: as it was leased. */
 void step_metrics_returned(struct step_metrics *m, const struct trajectory *before, const struct trajectory *now);
+/* It was put aside by the end of the step. */
+void step_metrics_put_aside(struct step_metrics *m, const struct trajectory *t);
+/* A sample with tokens, delivered, finished or put aside, at the end of the step. */
+void step_metrics_known(struct step_metrics *m, const struct trajectory *t);
 /* A group of n samples is complete. */
 void step_metrics_group(struct step_metrics *m, struct trajectory *const *samples, int n,
                         const struct group_advantage *advantage, bool dropped);
@@ -47,6 +65,8 @@ double step_metrics_acceptance(const struct step_metrics *m); /* 0 where nothing
 double step_metrics_reward(const struct step_metrics *m);     /* mean over completed samples */
 double step_metrics_pass_rate(const struct step_metrics *m);
 double step_metrics_length_mean(const struct step_metrics *m);
+/* Mean length of what was delivered over that of all samples that have tokens: 1 where nothing was selected. */
+double step_metrics_length_bias(const struct step_metrics *m);
 int step_metrics_length_max(const struct step_metrics *m);
 
 /* One JSON object on one line; owned by the caller. */

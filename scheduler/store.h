@@ -27,7 +27,7 @@ int store_put_group(struct store *store, uint64_t group_id, const char *prompt_i
 /* Of the group and all its stored trajectories. */
 int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step,
                       struct err *err);
-/* Insert or replace by id; tokens, logprobs, versions as blobs; segments in their own table. */
+/* Insert or replace by id; tokens, logprobs, target_logprobs, versions as blobs; segments in their own table. */
 int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state,
                          struct err *err);
 int store_put_delivery(struct store *store, uint64_t batch_id, int64_t step, int64_t version, int n,

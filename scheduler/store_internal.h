@@ -6,7 +6,7 @@
 
 #include "scheduler/store.h"
 
-enum { STORE_SCHEMA = 1, STORE_PATH_MAX = 4096 };
+enum { STORE_SCHEMA = 2, STORE_PATH_MAX = 4096 };
 
 /* X(kind, column, field of struct trajectory): what a row holds beside its prompt, state, checksum and
  * arrays.  REAL columns have no declared type: SQLite would store a declared -0.0 as 0. */
@@ -20,6 +20,7 @@ enum { STORE_SCHEMA = 1, STORE_PATH_MAX = 4096 };
 	X(REAL, temperature, sampling.temperature) \
 	X(REAL, top_p, sampling.top_p) \
 	X(INT, top_k, sampling.top_k) \
+	X(REAL, min_p, sampling.min_p) \
 	X(INT, max_tokens, max_tokens) \
 	X(INT, n_prompt, n_prompt) \
 	X(INT, n_tokens, n_tokens) \
@@ -53,6 +54,9 @@ enum { STORE_SCHEMA = 1, STORE_PATH_MAX = 4096 };
 	X(versions, versions, 4) \
 	X(loss_mask, loss_mask, 1)
 
+/* The same, or NULL. */
+#define TRAJECTORY_OPTIONAL_ARRAYS(X) X(target_logprobs, target_logprobs, 4)
+
 /* X(name, SQL): prepared once at open. */
 #define STATEMENT_LIST(X) \
 	X(PUT_GROUP, "INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)") \
@@ -74,10 +78,11 @@ enum { STORE_SCHEMA = 1, STORE_PATH_MAX = 4096 };
 #define STORE_ARRAY(column, field, bytes) ", " #column
 #define STORE_VALUE(...) ", ?"
 #define STORE_TRAJECTORY_NAMES \
-	"id, prompt, state, checksum" TRAJECTORY_COLUMNS(STORE_COLUMN) TRAJECTORY_ARRAYS(STORE_ARRAY)
+	"id, prompt, state, checksum" TRAJECTORY_COLUMNS(STORE_COLUMN) TRAJECTORY_ARRAYS(STORE_ARRAY) \
+	TRAJECTORY_OPTIONAL_ARRAYS(STORE_ARRAY)
 #define STORE_SQL_PUT_TRAJECTORY \
 	"INSERT OR REPLACE INTO trajectories (" STORE_TRAJECTORY_NAMES ") VALUES (?, ?, ?, ?" \
-	TRAJECTORY_COLUMNS(STORE_VALUE) TRAJECTORY_ARRAYS(STORE_VALUE) ")"
+	TRAJECTORY_COLUMNS(STORE_VALUE) TRAJECTORY_ARRAYS(STORE_VALUE) TRAJECTORY_OPTIONAL_ARRAYS(STORE_VALUE) ")"
 #define STORE_SQL_GET_TRAJECTORIES \
 	"SELECT " STORE_TRAJECTORY_NAMES ", prompt_id, answer, meta " \
 	"FROM trajectories LEFT JOIN prompts ON key = prompt ORDER BY id"

@@ -74,6 +74,7 @@ int store_put_trajectory(struct store *store, const struct trajectory *trajector
 	BIND_INT(trajectory_checksum(trajectory))
 	TRAJECTORY_COLUMNS(BIND_COLUMN)
 	TRAJECTORY_ARRAYS(BIND_ARRAY)
+	TRAJECTORY_OPTIONAL_ARRAYS(BIND_ARRAY)
 	if (store_run(store, PUT_TRAJECTORY, "cannot write a trajectory to", err))
 		return err->code;
 	return put_segments(store, trajectory, err);
@@ -134,6 +135,10 @@ static void *column_array(sqlite3_stmt *statement, int at, size_t n_bytes)
 	trajectory->field = column_array(statement, at++, (size_t)trajectory->n_tokens * (bytes)); \
 	complete = complete && trajectory->field;
 
+#define GET_OPTIONAL_ARRAY(column, field, bytes) \
+	if (sqlite3_column_type(statement, at) == SQLITE_NULL) at++; \
+	else { GET_ARRAY(column, field, bytes) }
+
 /* The columns of the current row; false if sizes do not match. */
 static bool get_row(sqlite3_stmt *statement, struct trajectory *trajectory, enum store_state *state,
                     uint64_t *checksum)
@@ -147,6 +152,7 @@ static bool get_row(sqlite3_stmt *statement, struct trajectory *trajectory, enum
 	if (trajectory->n_prompt < 0 || trajectory->n_tokens < trajectory->n_prompt)
 		return false;
 	TRAJECTORY_ARRAYS(GET_ARRAY)
+	TRAJECTORY_OPTIONAL_ARRAYS(GET_OPTIONAL_ARRAY)
 	trajectory->capacity = trajectory->n_tokens;
 	GET_TEXT(prompt_id)
 	GET_TEXT(answer)

@@ -96,6 +96,15 @@ int transport_rank(const struct transport *t) { return t->rank; }
 int transport_size(const struct transport *t) { return t->size; }
 size_t transport_backlog(const struct transport *t, int rank) { return t->backlog[rank]; }
 
+bool transport_wait(struct transport *t, int rank, double seconds)
+{
+	double until = MPI_Wtime() + seconds;
+
+	do sends_complete(t);
+	while (t->backlog[rank] > 0 && MPI_Wtime() < until);
+	return t->backlog[rank] == 0;
+}
+
 int transport_send(struct transport *t, int rank, const void *bytes, size_t n_bytes, struct err *err)
 {
 	if (n_bytes > TRANSPORT_MESSAGE_MAX)

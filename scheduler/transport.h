@@ -37,6 +37,9 @@ int transport_send(struct transport *transport, int rank, const void *bytes, siz
 /* Bytes queued and not yet gone to this rank (for backpressure). */
 size_t transport_backlog(const struct transport *transport, int rank);
 
+/* Push what is queued to this rank until it is gone, but not longer than `seconds`; true if it is gone. */
+bool transport_wait(struct transport *transport, int rank, double seconds);
+
 /* Complete what can be; true and a message if one has arrived. */
 bool transport_poll(struct transport *transport, struct transport_message *message);
 

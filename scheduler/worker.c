@@ -1,8 +1,8 @@
 /* worker.c - the loop of one rollout rank.
  *
  * Between messages the worker runs engine rounds; a stop takes effect at the next round's end, so the
- * time from STOP to QUIET is bounded by one round.  An idle worker sleeps: cores are shared with the
- * trainer. */
+ * time from STOP to QUIET is bounded by one round (in quantized mode also by the rescoring of what goes
+ * back, one prefill each).  An idle worker sleeps: cores are shared with the trainer. */
 #include "scheduler/worker.h"
 
 #include <signal.h>
@@ -11,12 +11,16 @@
 #include <xxhash.h>
 
 #include "policy/tokenizer.h"
+#include "rollout/cost_file.h"
 #include "rollout/engine.h"
 #include "rollout/reward.h"
+#include "scheduler/bench_report.h"
 #include "scheduler/clock.h"
+#include "scheduler/kv_shipping.h"
 #include "scheduler/rank_messages.h"
 
 enum { IDLE_MS_MAX = 2 };
+static const double TIMED_SECONDS_MAX = 0.1; /* of waiting for a transfer whose rate is wanted */
 
 struct lease {
 	uint64_t trajectory_id, lease;
@@ -29,10 +33,14 @@ struct worker {
 	struct message_writer *writer;
 	struct policy *policy;
 	struct engine *engine;
+	struct engine_stats reported; /* as the last STATS said */
 	struct tokenizer *tokenizer;
 	struct reward *reward;
 	struct lease *leases; /* [n_leases], what is in the engine */
 	int n_leases, leases_capacity;
+	struct kv_shipping shipping;
+	size_t shipped; /* bytes of KV */
+	struct engine_stats told; /* as of the last trajectory sent */
 	struct weights incoming; /* a version on its way; data NULL if none */
 	size_t incoming_bytes;
 	bool quit;
@@ -65,11 +73,42 @@ static uint64_t lease_end(struct worker *w, uint64_t trajectory_id)
 	return number;
 }
 
-static int send_trajectory(struct worker *w, enum rank_message type, struct trajectory *t, struct err *err)
+/* Frees the trajectory and the parcel. */
+static int send_trajectory(struct worker *w, enum rank_message type, struct trajectory *t, struct kv_parcel *kv,
+                           struct err *err)
 {
-	int rc = rank_message_send_trajectory(w->transport, 0, w->writer, type, lease_end(w, t->id), t, err);
+	struct engine_stats now;
+
+	engine_stats_read(w->engine, &now);
+	struct rank_cargo cargo = {
+		.prompt_tokens = now.prompt_tokens - w->told.prompt_tokens,
+		.recomputed_tokens = now.recomputed_tokens - w->told.recomputed_tokens,
+		.imported_tokens = now.imported_tokens - w->told.imported_tokens,
+	};
+	w->told = now;
+	if (kv) cargo.kv = *kv;
+	w->shipped += cargo.kv.n_bytes;
+	int rc = rank_message_send_trajectory(w->transport, 0, w->writer, type, lease_end(w, t->id), t, &cargo, err);
+	if (kv) kv_parcel_free(kv);
 	trajectory_free(t);
 	return rc;
+}
+
+/* Give an unfinished sample back, with its KV where that is worth it; one that has just ended goes as such. */
+static int give_back(struct worker *w, uint64_t trajectory_id, enum rank_message type, bool same_version,
+                     struct err *err)
+{
+	int n = same_version ? engine_kv_positions(w->engine, trajectory_id) : 0;
+	struct kv_parcel kv = { 0 };
+	struct engine_stats stats;
+	struct trajectory *t;
+
+	engine_stats_read(w->engine, &stats);
+	double prefill = stats.prefill_rows ? stats.prefill_seconds / (double)stats.prefill_rows : 0;
+	if (n > 0 && kv_shipping_pays(&w->shipping, engine_kv_bytes(w->engine, n), n, prefill))
+		t = engine_withdraw_with_kv(w->engine, trajectory_id, &kv);
+	else t = engine_withdraw(w->engine, trajectory_id);
+	return t ? send_trajectory(w, type, t, &kv, err) : 0;
 }
 
 /* The verifier's verdict; its failure is an error on the sample, not on the worker. */
@@ -92,25 +131,52 @@ static void score(struct worker *w, struct trajectory *t)
 	t->reward_seconds += clock_seconds() - start;
 }
 
+/* What the engine did since it was last told. */
+static int send_stats(struct worker *w, struct err *err)
+{
+	struct engine_stats stats;
+
+	engine_stats_read(w->engine, &stats);
+	if (stats.rounds == w->reported.rounds) return 0;
+	return rank_message_send_stats(w->transport, 0, w->writer, &stats, &w->reported, err);
+}
+
 static int send_finished(struct worker *w, struct err *err)
 {
 	struct trajectory *t;
-	int rc = 0;
+	int rc = engine_pending(w->engine) ? 0 : send_stats(w, err);
 	while (!rc && (t = engine_take_finished(w->engine))) {
 		score(w, t);
-		rc = send_trajectory(w, RANK_DONE, t, err);
+		rc = send_trajectory(w, RANK_DONE, t, NULL, err);
 	}
 	return rc;
 }
 
-/* One version, with a drafter where the mode wants one. */
+/* What calls cost here, as `drumroll calibrate` found it; *known false: nobody measured this setup. */
+static int read_costs(const struct worker *w, struct speculation_costs *costs, bool *known, struct err *err)
+{
+	const struct config *c = w->config;
+	char setup[COST_SETUP_MAX];
+
+	*known = false;
+	if (!c->speculation.costs[0] || !w->policy->drafts) return 0;
+	cost_setup_describe(setup, bench_cpu_name(), (int)c->worker.threads, w->policy, (enum kv_type)c->worker.kv_format);
+	int found = cost_file_read(c->speculation.costs, setup, costs, err);
+	*known = found > 0;
+	if (found == 0)
+		fprintf(stderr, "drumroll: rank %d: %s has no line for this setup, so costs are learned as it runs: %s\n",
+		        transport_rank(w->transport), c->speculation.costs, setup);
+	return found < 0 ? err_context(err, "speculation.costs") : 0;
+}
+
+/* One version, with a quantized copy where the mode wants one. */
 static int worker_pack(const struct worker *w, struct policy **policy, const struct weights *weights,
                        int64_t version, struct err *err)
 {
-	struct draft_options draft = draft_options_of(&w->config->speculation);
-	bool speculative = w->config->rollout.mode == ROLLOUT_SPECULATIVE;
+	struct draft_options draft = draft_options_of(&w->config->speculation, w->config->rollout.mode);
+	bool quantize = w->config->rollout.mode != ROLLOUT_EXACT;
 
-	return policy_create(policy, weights, version, speculative ? &draft : NULL, (int)w->config->worker.threads, err);
+	return policy_create(policy, weights, version, quantize ? &draft : NULL, (int)w->config->worker.threads, err);
 }
 
 static int on_start(struct worker *w, const struct message_node *root, struct err *err)
@@ -131,6 +197,7 @@ static int on_start(struct worker *w, const struct message_node *root, struct er
 	struct engine_options options = {
 		.mode = c->rollout.mode,
 		.drafter = c->speculation.drafter,
+		.coupling = c->speculation.coupling,
 		.draft_length = (int)c->speculation.draft_length,
 		.draft_length_max = (int)c->speculation.draft_length_max,
 		.suffix_tokens = c->speculation.suffix_tokens,
@@ -143,13 +210,21 @@ static int on_start(struct worker *w, const struct message_node *root, struct er
 		.stop_token = -1,
 		.clock = clock_seconds,
 	};
+	struct speculation_costs costs;
+	bool known;
+	rc = read_costs(w, &costs, &known, err);
+	if (rc) return rc;
+	options.costs = known ? &costs : NULL;
 	if (c->rollout.stop[0]) rc = tokenizer_single(w->tokenizer, c->rollout.stop, &options.stop_token, err);
 	if (!rc) rc = engine_open(&w->engine, w->policy, &options, (int)context, err);
 	if (rc) return rc;
 
 	struct engine_stats stats;
 	engine_stats_read(w->engine, &stats);
-	rank_message_begin(w->writer, RANK_READY, 5);
+	w->shipping.mode = c->scheduler.migrate_kv;
+	rank_message_begin(w->writer, RANK_READY, 6);
+	message_key(w->writer, "active");
+	message_put_int(w->writer, c->worker.max_active);
 	message_key(w->writer, "capacity");
 	message_put_int(w->writer, c->worker.max_active + c->scheduler.rank_backlog);
 	message_key(w->writer, "threads");
@@ -168,17 +243,30 @@ static int on_lease(struct worker *w, const struct message_node *root, struct er
 	struct trajectory *t;
 	uint64_t lease;
 
-	int rc = rank_message_get_trajectory(root, &lease, &t, err);
+	struct rank_cargo cargo;
+
+	int rc = rank_message_get_cargo(root, &cargo, err);
+	if (!rc) rc = rank_message_get_trajectory(root, &lease, &t, err);
 	if (rc) return rc;
 	lease_add(w, t->id, lease);
-	engine_add(w->engine, t);
+	engine_add_with_kv(w->engine, t, &cargo.kv);
 	return 0;
 }
 
 static int say_quiet(struct worker *w, struct err *err)
 {
+	int rc = send_stats(w, err);
+	if (rc) return rc;
 	rank_message_begin(w->writer, RANK_QUIET, 0);
 	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+/* Samples have been given back since `start`, when `shipped` bytes had gone: how fast was that? */
+static void time_shipping(struct worker *w, double start, size_t shipped)
+{
+	if (w->shipped == shipped || !kv_shipping_wants_rate(&w->shipping)) return;
+	if (transport_wait(w->transport, 0, TIMED_SECONDS_MAX))
+		kv_shipping_observe(&w->shipping, w->shipped - shipped, clock_seconds() - start);
 }
 
 /* Everything goes back as a partial but what must be kept. */
@@ -186,6 +274,8 @@ static int on_stop(struct worker *w, const struct message_node *root, struct err
 {
 	const struct message_node *keep = message_field(root, "keep");
 	int64_t n_keep = keep ? message_count(keep) : -1;
+	double start = clock_seconds();
+	size_t shipped = w->shipped;
 
 	if (n_keep < 0) return err_set(err, ERR_MISSING, "field 'keep' (an array) is missing in STOP");
 	for (int i = 0; i < w->n_leases; i++) w->leases[i].keep = false;
@@ -198,12 +288,47 @@ static int on_stop(struct worker *w, const struct message_node *root, struct err
 	}
 	for (int i = w->n_leases - 1; i >= 0; i--) {
 		if (w->leases[i].keep) continue;
-		struct trajectory *t = engine_withdraw(w->engine, w->leases[i].trajectory_id);
-		if (!t) continue; /* finished in this very round: already on its way */
-		int rc = send_trajectory(w, RANK_PARTIAL, t, err);
+		/* Without a trainer the next step has the same weights. */
+		int rc = give_back(w, w->leases[i].trajectory_id, RANK_PARTIAL, w->config->trainer.kind == TRAINER_NONE, err);
 		if (rc) return rc;
 	}
+	time_shipping(w, start, shipped);
 	return say_quiet(w, err);
+}
+
+/* A sample whose group was given up; one that has just finished is on its way and will be refused there. */
+static int on_cancel(struct worker *w, const struct message_node *root, struct err *err)
+{
+	uint64_t id, lease;
+
+	int rc = message_get_uint(root, "id", &id, err);
+	if (!rc) rc = message_get_uint(root, "lease", &lease, err);
+	if (rc) return rc;
+	const struct lease *l = lease_of(w, id);
+	if (!l || l->lease != lease) return 0;
+	engine_discard(w->engine, id);
+	lease_end(w, id);
+	return 0;
+}
+
+/* Another rank is idle: what is the least loss goes back. */
+static int on_recall(struct worker *w, const struct message_node *root, struct err *err)
+{
+	uint64_t recall, least;
+	int64_t keep;
+	double start = clock_seconds();
+	size_t shipped = w->shipped;
+
+	int rc = message_get_uint(root, "recall", &recall, err);
+	if (!rc) rc = message_get_int(root, "keep", 0, INT32_MAX, &keep, err);
+	while (!rc && engine_pending(w->engine) > keep && (least = engine_least_progress(w->engine)))
+		rc = give_back(w, least, RANK_RETURNED, true, err);
+	if (rc) return rc;
+	time_shipping(w, start, shipped);
+	rank_message_begin(w->writer, RANK_RECALLED, 1);
+	message_key(w->writer, "recall");
+	message_put_uint(w->writer, recall);
+	return rank_message_send(w->transport, 0, w->writer, err);
 }
 
 /* The version is complete: pack, requantize, go on under it. */
@@ -220,7 +345,7 @@ static int adopt(struct worker *w, int64_t version, uint64_t xxh3, struct err *e
 	weights_free(&w->incoming);
 	w->incoming.data = NULL;
 	if (rc) return rc;
-	engine_set_policy(w->engine, policy);
+	engine_set_policy(w->engine, policy, w->config->scheduler.kv == WEIGHTS_KEEP_KV);
 	policy_free(w->policy);
 	w->policy = policy;
 
@@ -271,6 +396,8 @@ static int on_message(struct worker *w, const struct transport_message *m, struc
 	case RANK_START: rc = on_start(w, root, err); break;
 	case RANK_LEASE: rc = on_lease(w, root, err); break;
 	case RANK_STOP: rc = on_stop(w, root, err); break;
+	case RANK_CANCEL: rc = on_cancel(w, root, err); break;
+	case RANK_RECALL: rc = on_recall(w, root, err); break;
 	case RANK_WEIGHTS: rc = on_weights(w, root, err); break;
 	case RANK_ALIVE: break;
 	case RANK_QUIT: w->quit = true; break;

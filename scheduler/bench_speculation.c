@@ -1,0 +1,349 @@
+/* bench_speculation.c - `drumroll bench speculation`: whole generation with drafts against without.
+ *
+ * The engine decodes the same samples, prompts and seeds in every variant (the tokens are the same by
+ * construction), in turns, so that what disturbs the machine disturbs all.  What calls cost is learned in a turn
+ * that does not count, as by the first seconds of a run, and goes on from turn to turn; acceptance is learned anew
+ * in each.  Two phases:
+ *
+ *     steady  as many sessions as asked for are active all the time: measured until the queue is empty and
+ *             the first of the last ones ends
+ *     step    one batch from its first round to the end of its longest sample: the batch drains, and the
+ *             seconds of the long tail count in full
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "configs/config.h"
+#include "rollout/engine.h"
+#include "rollout/prompts.h"
+#include "rollout/speculation.h"
+#include "scheduler/arguments.h"
+#include "scheduler/bench.h"
+#include "scheduler/bench_model.h"
+#include "scheduler/clock.h"
+
+enum { ACTIVE_MAX = 16, LENGTHS_MAX = 16, FORMATS_MAX = 16, VARIANTS_MAX = 128, REPEAT_MAX = 64, PREFILL_CHUNK = 64 };
+
+struct speculation_bench_options {
+	const char *model, *prompts, *active, *formats, *lengths;
+	int64_t samples, step, max_tokens, seed, threads, limit, repeat;
+	double temperature, top_p, grow;
+	int drafter, kv, head, quantizer;
+	bool json;
+};
+
+/* A way to generate; the first is exact. */
+struct variant {
+	int policy;  /* index of policies */
+	int mode, length;
+	double rate[REPEAT_MAX], ratio[REPEAT_MAX]; /* tokens per second; to that of exact in the same turn */
+	double seconds[REPEAT_MAX];
+	struct engine_stats stats; /* of the last run */
+	struct speculation_costs costs; /* as learned so far */
+};
+
+struct speculation_bench {
+	const struct speculation_bench_options *options;
+	struct weights weights;
+	struct prompts prompts;
+	struct policy *policies[FORMATS_MAX];
+	int formats[FORMATS_MAX], n_formats; /* enum format, or DRAFT_FORMAT_AUTO */
+	int lengths[LENGTHS_MAX], n_lengths;
+	int active[ACTIVE_MAX], n_active;
+	struct variant variants[VARIANTS_MAX];
+	int n_variants;
+};
+
+static int options_read(struct speculation_bench_options *o, int argc, char **argv, struct err *err)
+{
+	struct argument table[] = {
+		{"--model", ARGUMENT_FILE, &o->model, "Hugging Face model directory", true},
+		{"--prompts", ARGUMENT_FILE, &o->prompts, "JSON lines with prompt or messages, from the model's own domain", true},
+		{"--active", ARGUMENT_TEXT, &o->active, "sessions decoded together, as in 1,2,4,8,16 (which is the default)"},
+		{"--formats", ARGUMENT_TEXT, &o->formats, "drafters, as in int4,int8,auto (none: auto)"},
+		{"--lengths", ARGUMENT_TEXT, &o->lengths, "draft lengths, 0: chosen every round (which is the default), as in 0,2,4,8"},
+		{"--drafter", ARGUMENT_CHOICE, &o->drafter, "who drafts", .choices = "quant|suffix|combined"},
+		{"--head", ARGUMENT_CHOICE, &o->head, "vocabulary head of the drafter", .choices = "same|bf16"},
+		{"--quantizer", ARGUMENT_CHOICE, &o->quantizer, "how the drafter is made", .choices = "rtn|search"},
+		{"--samples", ARGUMENT_INT, &o->samples, "samples in all per active session", .min = 1, .max = 100000},
+		{"--step", ARGUMENT_INT, &o->step, "measure whole steps of so many samples instead; 0: steady decoding", .min = 0, .max = 65536},
+		{"--max-tokens", ARGUMENT_INT, &o->max_tokens, "longest response", .min = 1, .max = 1 << 20},
+		{"--temperature", ARGUMENT_REAL, &o->temperature, "0: greedy", .min = 0, .max = 100},
+		{"--top-p", ARGUMENT_REAL, &o->top_p, "nucleus mass; 1: off", .min = 1e-6, .max = 1},
+		{"--limit", ARGUMENT_INT, &o->limit, "use only the first N prompts; 0: all", .min = 0, .max = 1000000},
+		{"--kv", ARGUMENT_CHOICE, &o->kv, "numbers in the KV cache", .choices = "bf16|f32"},
+		{"--grow", ARGUMENT_REAL, &o->grow, "measure the model grown to so many weights, such as 0.5e9; 0: as it is",
+		 .min = 0, .max = 1e12},
+		{"--repeat", ARGUMENT_INT, &o->repeat, "turns, of which medians are taken", .min = 1, .max = REPEAT_MAX},
+		{"--seed", ARGUMENT_INT, &o->seed, "key of all sampling noise", .min = 0, .max = 9007199254740991},
+		{"--threads", ARGUMENT_INT, &o->threads, "threads", .min = 1, .max = 1024},
+		{"--json", ARGUMENT_FLAG, &o->json, "a JSON line for each variant"},
+	};
+	int n = sizeof table / sizeof *table;
+
+	*o = (struct speculation_bench_options){
+		.active = "1,2,4,8,16", .formats = "auto", .lengths = "0", .samples = 3, .max_tokens = 128, .seed = 1, .repeat = 3,
+		.temperature = 1.0, .top_p = 1.0, .drafter = DRAFTER_KIND_COMBINED, .kv = KV_F32, .quantizer = DRAFT_SEARCH,
+		.threads = bench_threads_default(),
+	};
+	if (!arguments_want_help(argc, argv)) return arguments_parse(table, n, argc, argv, err);
+	arguments_print_help(table, n, "bench speculation", "generation with drafts against without, on the same samples", stdout);
+	exit(EXIT_SUCCESS);
+}
+
+/* ---- variants ---- */
+
+static const char *format_label(int format)
+{
+	return format == DRAFT_FORMAT_AUTO ? "auto" : bench_format_name((enum format)format);
+}
+
+static int read_formats(struct speculation_bench *b, struct err *err)
+{
+	const char *at = b->options->formats;
+
+	while (at && b->n_formats < FORMATS_MAX) {
+		char name[32];
+		const char *end = strchr(at, ',');
+		snprintf(name, sizeof name, "%.*s", end ? (int)(end - at) : (int)strlen(at), at);
+		enum format format = strcmp(name, "auto") == 0 ? (enum format)DRAFT_FORMAT_AUTO : format_by_name(name);
+		if (format == FORMAT_UNKNOWN || strcmp(name, "bf16") == 0)
+			return err_set(err, ERR_USAGE, "--formats: expected auto or names of quantized formats out of %s, with commas "
+			               "between, found '%s'", bench_format_choices, name);
+		b->formats[b->n_formats++] = (int)format;
+		at = end ? end + 1 : NULL;
+	}
+	return 0;
+}
+
+static int make_variants(struct speculation_bench *b, struct err *err)
+{
+	b->variants[b->n_variants++] = (struct variant){.mode = ROLLOUT_EXACT};
+	for (int f = 0; f < b->n_formats; f++) {
+		for (int l = 0; l < b->n_lengths; l++) {
+			if (b->n_variants == VARIANTS_MAX)
+				return err_set(err, ERR_USAGE, "more than %d combinations of formats and lengths", VARIANTS_MAX);
+			b->variants[b->n_variants++] =
+				(struct variant){.policy = f, .mode = ROLLOUT_SPECULATIVE, .length = b->lengths[l]};
+		}
+	}
+	return 0;
+}
+
+static int load(struct speculation_bench *b, struct err *err)
+{
+	const struct speculation_bench_options *o = b->options;
+	int rc = bench_weights_load(&b->weights, o->model, o->grow, err);
+
+	if (!rc) rc = bench_prompts_load(&b->prompts, o->model, o->prompts, (size_t)o->limit, err);
+	for (int f = 0; !rc && f < b->n_formats; f++) {
+		struct config_speculation speculation = {
+			.format = b->formats[f], .head_format = o->head ? DRAFT_HEAD_BF16 : DRAFT_HEAD_SAME, .quantizer = o->quantizer,
+		};
+		struct draft_options draft = draft_options_of(&speculation, ROLLOUT_SPECULATIVE);
+		rc = policy_create(&b->policies[f], &b->weights, 0, &draft, (int)o->threads, err);
+	}
+	return rc;
+}
+
+/* ---- a run ---- */
+
+static int longest_sequence(const struct speculation_bench *b)
+{
+	int longest = 0, context = b->weights.config.max_context;
+
+	for (size_t i = 0; i < b->prompts.n; i++)
+		if (b->prompts.items[i].n_tokens > longest) longest = b->prompts.items[i].n_tokens;
+	return longest + b->options->max_tokens < context ? longest + (int)b->options->max_tokens : context;
+}
+
+static int open_engine(struct engine **engine, const struct speculation_bench *b, const struct variant *v, int active,
+                       struct err *err)
+{
+	const struct speculation_bench_options *o = b->options;
+	int longest = longest_sequence(b);
+	struct engine_options options = {
+		.mode = v->mode, .drafter = o->drafter, .draft_length = v->length, .draft_length_max = 16, .suffix_tokens = 1 << 20,
+		.max_active = active, .prefill_chunk = PREFILL_CHUNK, .n_threads = (int)o->threads, .kv_type = (enum kv_type)o->kv,
+		.kv_bytes = (size_t)(active + 1) * kv_bytes(&b->weights.config, (enum kv_type)o->kv, longest + 2 * KV_TILE),
+		.stop_token = -1, .clock = clock_seconds, .costs = &v->costs,
+	};
+	return engine_open(engine, b->policies[v->policy], &options, longest, err);
+}
+
+static void add_samples(struct engine *engine, const struct speculation_bench *b, int n)
+{
+	const struct speculation_bench_options *o = b->options;
+	struct sampling_options sampling = {.temperature = (float)o->temperature, .top_p = (float)o->top_p};
+
+	for (int i = 0; i < n; i++) {
+		size_t prompt = (size_t)i % b->prompts.n;
+		int32_t sample = i / (int)b->prompts.n;
+		engine_add(engine, prompts_open_sample(&b->prompts.items[prompt], prompt + 1, sample, sample + 1, 0,
+		                                       (uint64_t)o->seed, &sampling, (int32_t)o->max_tokens));
+	}
+}
+
+static void keep_turn(const struct speculation_bench *b, struct variant *v, int turn, double seconds)
+{
+	v->seconds[turn] = seconds;
+	v->rate[turn] = (double)v->stats.tokens / seconds;
+	v->ratio[turn] = v->rate[turn] / b->variants[0].rate[turn];
+}
+
+/* A turn of a variant, -1: one that does not count; seconds and tokens of the phase that counts. */
+static int run_variant(const struct speculation_bench *b, struct variant *v, int active, int turn, struct err *err)
+{
+	const struct speculation_bench_options *o = b->options;
+	int n_samples = o->step > 0 ? (int)o->step : active * (int)o->samples;
+	struct engine *engine;
+	struct trajectory *t;
+	int rc = open_engine(&engine, b, v, active, err);
+
+	if (rc) return rc;
+	add_samples(engine, b, n_samples);
+	double start = clock_seconds();
+	while (engine_pending(engine) >= (o->step > 0 ? 1 : active)) {
+		engine_round(engine);
+		while ((t = engine_take_finished(engine))) trajectory_free(t);
+	}
+	double seconds = clock_seconds() - start;
+	engine_costs_read(engine, &v->costs);
+	engine_stats_read(engine, &v->stats);
+	if (turn >= 0) keep_turn(b, v, turn, seconds);
+	engine_close(engine);
+	return 0;
+}
+
+static int measure(struct speculation_bench *b, int active, struct err *err)
+{
+	int rc = 0, turns = (int)b->options->repeat;
+
+	for (int i = 0; i < b->n_variants; i++) b->variants[i].costs = (struct speculation_costs){0};
+	for (int turn = -1; !rc && turn < turns; turn++) {
+		for (int i = 0; !rc && i < b->n_variants; i++) {
+			bench_progress("variant", (turn + 1) * b->n_variants + i, (turns + 1) * b->n_variants);
+			rc = run_variant(b, &b->variants[i], active, turn, err);
+		}
+	}
+	bench_progress("variant", 1, 1);
+	return rc;
+}
+
+/* ---- results ---- */
+
+/* What a variant came to; medians over turns. */
+struct result {
+	double rate, ratio, seconds, acceptance, length, predicted; /* predicted: the controller's tokens per second */
+};
+
+static struct result result_of(const struct speculation_bench *b, struct variant *v)
+{
+	const struct engine_stats *s = &v->stats;
+	int n = (int)b->options->repeat;
+	double turns = (double)(s->decode_rows + s->verify_rows - s->drafted); /* of single sessions: one row each, and its drafts */
+
+	return (struct result){
+		.rate = bench_median(v->rate, n), .ratio = bench_median(v->ratio, n), .seconds = bench_median(v->seconds, n),
+		.acceptance = s->drafted ? (double)s->accepted / (double)s->drafted : 0,
+		.length = turns > 0 ? (double)s->drafted / turns : 0,
+		.predicted = s->planned_seconds > 0 ? s->planned_tokens / s->planned_seconds : 0,
+	};
+}
+
+static const char *length_label(const struct variant *v, char text[16])
+{
+	if (v->mode == ROLLOUT_EXACT) return "";
+	if (v->length == 0) return "chosen";
+	snprintf(text, 16, "%d", v->length);
+	return text;
+}
+
+static void print_json(struct speculation_bench *b, int active)
+{
+	const struct speculation_bench_options *o = b->options;
+	static const char *const drafters[] = {"quant", "suffix", "combined"};
+
+	for (int i = 0; i < b->n_variants; i++) {
+		struct variant *v = &b->variants[i];
+		bool exact = v->mode == ROLLOUT_EXACT;
+		struct result r = result_of(b, v);
+		bench_json(json_pack("{s:s, s:f, s:s, s:i, s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:s, s:s, s:i}",
+			"model", o->model, "grow", o->grow, "phase", o->step > 0 ? "step" : "steady", "active", active,
+			"mode", exact ? "exact" : "speculative", "format", exact ? "bf16" : format_label(b->formats[v->policy]),
+			"drafter", exact ? "none" : drafters[o->drafter], "draft_length", v->length,
+			"tokens_per_sec", r.rate, "ratio_to_exact", r.ratio, "seconds", r.seconds, "acceptance", r.acceptance,
+			"draft_length_mean", r.length, "predicted_tokens_per_sec", r.predicted, "tokens", (json_int_t)v->stats.tokens,
+			"temperature", o->temperature, "kv", o->kv ? "f32" : "bf16", "isa", kernels_best()->name,
+			"threads", (int)o->threads));
+	}
+}
+
+static void print_head(const struct speculation_bench *b)
+{
+	const struct speculation_bench_options *o = b->options;
+	const struct model_config *c = &b->weights.config;
+
+	printf("%s, %d thread(s), kernels %s\n", bench_cpu_name(), (int)o->threads, kernels_best()->name);
+	printf("%s%s: %.2f billion weights, %d layers of %d, vocabulary %d; KV %s\n", o->model, o->grow > 0 ? " (grown)" : "",
+	       1e-9 * (double)b->weights.n_elements, c->n_layers, c->dim, c->vocab_size, o->kv ? "f32" : "bf16");
+	printf("%zu prompts of %s, up to %lld tokens, temperature %g, top-p %g; medians of %lld turns\n", b->prompts.n,
+	       o->prompts, (long long)o->max_tokens, o->temperature, o->top_p, (long long)o->repeat);
+	if (o->step > 0) printf("whole steps of %lld samples, to the end of the last\n", (long long)o->step);
+	printf("\n");
+}
+
+static void table_rows(struct speculation_bench *b, struct bench_table *table, int active)
+{
+	for (int i = 0; i < b->n_variants; i++) {
+		struct variant *v = &b->variants[i];
+		struct result r = result_of(b, v);
+		char text[16];
+		bench_cell(table, "%s", v->mode == ROLLOUT_EXACT ? "exact" : format_label(b->formats[v->policy]));
+		bench_cell(table, "%s", length_label(v, text));
+		bench_cell(table, "%d", active);
+		bench_cell(table, "%.2f", r.seconds);
+		bench_cell(table, "%.2f", r.ratio);
+		bench_cell(table, "%.1f", r.rate);
+		if (v->mode == ROLLOUT_EXACT) {
+			bench_row_end(table);
+			continue;
+		}
+		bench_cell(table, "%.1f", r.predicted);
+		bench_cell(table, "%.3f", r.acceptance);
+		bench_cell(table, "%.2f", r.length);
+	}
+}
+
+int bench_speculation(int argc, char **argv, struct err *err)
+{
+	static const char *const columns[] = {"drafter", "length", "active", "seconds", "of exact", "tokens/s", "predicted",
+	                                      "acceptance", "drafted"};
+	struct speculation_bench_options options;
+	struct speculation_bench b = {.options = &options};
+
+	int rc = options_read(&options, argc, argv, err);
+	if (rc) return rc;
+	b.n_active = bench_list(b.active, ACTIVE_MAX, "--active", options.active, 1, 4096, err);
+	if (b.n_active < 0) return b.n_active;
+	b.n_lengths = bench_list(b.lengths, LENGTHS_MAX, "--lengths", options.lengths, 0, 32, err);
+	if (b.n_lengths < 0) return b.n_lengths;
+	rc = read_formats(&b, err);
+	if (!rc) rc = make_variants(&b, err);
+	if (!rc) rc = load(&b, err);
+	struct bench_table *table = bench_table_open(sizeof columns / sizeof *columns, 2);
+	for (size_t i = 0; i < sizeof columns / sizeof *columns; i++) bench_cell(table, "%s", columns[i]);
+	for (int i = 0; !rc && i < b.n_active; i++) {
+		rc = measure(&b, b.active[i], err);
+		if (!rc && options.json) print_json(&b, b.active[i]);
+		else if (!rc) table_rows(&b, table, b.active[i]);
+	}
+	if (!rc && !options.json) {
+		print_head(&b);
+		bench_table_close(table, stdout);
+	}
+	for (int f = 0; f < b.n_formats; f++) policy_free(b.policies[f]);
+	prompts_free(&b.prompts);
+	weights_free(&b.weights);
+	return rc;
+}

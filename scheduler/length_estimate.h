@@ -1,0 +1,23 @@
+/* length_estimate.h - how long a sample will get, from what has ended before: its siblings, its prompt in
+ * earlier epochs, and everything.  Bounded memory; prompts that share a slot forget each other. */
+#ifndef SCHEDULER_LENGTH_ESTIMATE_H
+#define SCHEDULER_LENGTH_ESTIMATE_H
+
+#include "scheduler/group_table.h"
+
+enum { LENGTH_ESTIMATE_PROMPTS = 65536 };
+
+struct length_estimate;
+
+struct length_estimate *length_estimate_open(void);
+void length_estimate_close(struct length_estimate *estimate); /* NULL is allowed */
+
+/* A sample has ended. */
+void length_estimate_learn(struct length_estimate *estimate, const struct trajectory *t);
+
+/* Response tokens expected of a fresh sample of the group. */
+int length_estimate_group(const struct length_estimate *estimate, const struct live_group *group);
+/* Response tokens that sample i, which has not ended, is expected to make from here on. */
+int length_estimate_rest(const struct length_estimate *estimate, const struct live_group *group, int i);
+
+#endif
