@@ -65,6 +65,7 @@ bench: deps
 
 ## fuzz: fuzz the parsers of model files with clang's libFuzzer, FUZZ_SECONDS (600) each; findings go to build/fuzz
 fuzz: deps
+	$(Q)command -v clang >/dev/null || { echo "fuzz: clang is missing, whose libFuzzer this needs: apt-get install clang" >&2; exit 1; }
 	$(Q)for f in $(FUZZ); do \
 	  t=$$(basename $$f .c); mkdir -p build/fuzz/$$t.found; \
 	  clang $(filter-out -fopenmp,$(BASE)) $(PKG_CFLAGS) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \

@@ -1,11 +1,11 @@
-/* bench_engine.c - tokens per second of the engine by samples in flight, exact and speculative.
+/* bench_engine.c - tokens per second of the engine by samples in flight, exact, speculative and quantized.
  *
  *     bench_engine [model directory] [threads] [tokens per sample]
  *
  * Without a directory: a random model of the quickstart's kind (dim 192, 4 layers, vocabulary 300),
  * whose rounds are so short that everything around the matrix products shows.  Columns: tokens/s,
- * shares of the time in draft, verify (prefill included) and sampling, the rest being the engine
- * itself; acceptance.  Random weights accept badly; read their speculative rows as a cost only.
+ * shares of the time in draft, verify (prefill included), sampling and the target's rescoring (quantized mode),
+ * the rest being the engine itself; acceptance.  Random weights accept badly; read their speculative rows as a cost only.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,11 +86,12 @@ static void measure(const struct policy *policy, int mode, int n_active, int n_t
 	while (engine_pending(engine)) engine_round(engine);
 	double wall = seconds() - start;
 	engine_stats_read(engine, &s);
-	double rest = wall - s.draft_seconds - s.verify_seconds - s.prefill_seconds - s.sample_seconds;
-	printf("%-12s %6d %10.0f %9.1f%% %9.1f%% %9.1f%% %9.1f%% %10.3f\n", mode ? "speculative" : "exact",
+	static const char *const modes[] = {"exact", "speculative", "quantized"};
+	double rest = wall - s.draft_seconds - s.verify_seconds - s.prefill_seconds - s.sample_seconds - s.rescore_seconds;
+	printf("%-12s %6d %10.0f %9.1f%% %9.1f%% %9.1f%% %9.1f%% %9.1f%% %10.3f\n", modes[mode],
 	       n_active, (double)s.tokens / wall, 100 * s.draft_seconds / wall,
 	       100 * (s.verify_seconds + s.prefill_seconds) / wall, 100 * s.sample_seconds / wall,
-	       100 * rest / wall, s.drafted ? (double)s.accepted / (double)s.drafted : 0.0);
+	       100 * s.rescore_seconds / wall, 100 * rest / wall, s.drafted ? (double)s.accepted / (double)s.drafted : 0.0);
 	engine_close(engine);
 }
 
@@ -102,9 +103,9 @@ int main(int argc, char **argv)
 
 	printf("%s, %d thread(s), %d tokens per sample, kernels %s\n", dir ? dir : "random model", n_threads,
 	       n_tokens, kernels_best()->name);
-	printf("%-12s %6s %10s %10s %10s %10s %10s %10s\n", "mode", "active", "tokens/s", "draft", "verify",
-	       "sample", "engine", "acceptance");
-	for (int mode = ROLLOUT_EXACT; mode <= ROLLOUT_SPECULATIVE; mode++) {
+	printf("%-12s %6s %10s %10s %10s %10s %10s %10s %10s\n", "mode", "active", "tokens/s", "draft", "verify",
+	       "sample", "rescore", "engine", "acceptance");
+	for (int mode = ROLLOUT_EXACT; mode <= ROLLOUT_QUANTIZED; mode++) {
 		static const int actives[] = {1, 8, 32, 128};
 		for (size_t i = 0; i < sizeof actives / sizeof *actives; i++)
 			measure(policy, mode, actives[i], n_threads, n_tokens);

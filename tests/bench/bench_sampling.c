@@ -10,6 +10,7 @@
 #include "policy/team.h"
 #include "quant/kernels.h"
 #include "rollout/sampling.h"
+#include "rollout/verify_maximal.h"
 #include "tests/support/random_model.h"
 
 enum { VOCAB = 151936, DIM = 896, ROWS_MAX = 32, THREADS_MAX = 64, HEADS = 2, KINDS = 4, RUNS = 15 };
@@ -145,6 +146,27 @@ static double draw_seconds(struct draws *d, int n_threads)
 	return fastest(t, POSITIONS);
 }
 
+/* One verification under maximal coupling at temperature 1, of a draft from the row itself (it stands) or from
+ * the row behind it (of these, those that are rejected). */
+static double maximal_seconds(struct sampler *sampler, const float *row, bool rejected)
+{
+	enum { POSITIONS = 21 };
+	const struct sampling_options options = {1.0f, 1.0f, 0};
+	const float *other = rejected ? row + VOCAB : row;
+	struct distribution q;
+	double t[POSITIONS];
+	float logprob;
+
+	for (int32_t position = 0, n = 0; n < POSITIONS; position++) {
+		sampler_distribution(sampler, other, &options, &q);
+		struct proposal draft = {sampler_draw_from(sampler, other, &q, 1, position), other, &q};
+		double start = seconds();
+		int32_t token = maximal_draw(sampler, row, &options, 2, position, &draft, &logprob);
+		if ((token == draft.token) != rejected) t[n++] = seconds() - start;
+	}
+	return fastest(t, POSITIONS);
+}
+
 int main(int argc, char **argv)
 {
 	static const int batches[] = {1, 8, 32};
@@ -156,6 +178,7 @@ int main(int argc, char **argv)
 		{"temperature 1", {1.0f, 1.0f, 0}},       {"top_k 50", {1.0f, 1.0f, 50}},
 		{"top_k 2000", {1.0f, 1.0f, 2000}},       {"top_p 0.95", {1.0f, 0.95f, 0}},
 		{"top_k 50, top_p 0.95", {1.0f, 0.95f, 50}}, {"top_p 0.95, T 0.6", {0.6f, 0.95f, 0}},
+		{"min_p 0.05", {1.0f, 1.0f, 0, 0.05f}},   {"top_p 0.95, min_p 0.05", {1.0f, 0.95f, 0, 0.05f}},
 	};
 	enum { BATCHES = sizeof batches / sizeof *batches, CASES = sizeof cases / sizeof *cases };
 	int n_threads = argc > 1 ? atoi(argv[1]) : 1;
@@ -176,7 +199,7 @@ int main(int argc, char **argv)
 		printf(" %.2f ms at %d row%s%s", head_ms[b], batches[b], batches[b] > 1 ? "s" : "",
 		       b + 1 < BATCHES ? "," : "\n");
 	}
-	printf("%-10s %5s  %-20s", "row", "nats", "options");
+	printf("%-10s %5s  %-22s", "row", "nats", "options");
 	for (int b = 0; b < BATCHES; b++) printf("  M=%-2d ms   of head", batches[b]);
 	printf("\n");
 	for (int k = 0; k < KINDS; k++) {
@@ -185,7 +208,7 @@ int main(int argc, char **argv)
 		for (int i = 0; i < ROWS_MAX; i++) fill_row(rows + (size_t)i * VOCAB, &kinds[k], &rng);
 		double nats = entropy_nats(rows);
 		for (int c = 0; c < CASES; c++) {
-			printf("%-10s %5.2f  %-20s", kinds[k].name, nats, cases[c].name);
+			printf("%-10s %5.2f  %-22s", kinds[k].name, nats, cases[c].name);
 			for (int b = 0; b < BATCHES; b++) {
 				struct draws draws = {.rows = rows, .samplers = samplers, .options = &cases[c].options, .m = batches[b]};
 				double ms = 1e3 * draw_seconds(&draws, n_threads);
@@ -194,6 +217,12 @@ int main(int argc, char **argv)
 			}
 			printf("\n");
 		}
+	}
+	for (int k = 0; k < KINDS; k++) {
+		uint64_t rng = (uint64_t)k + 3;
+		for (int i = 0; i < 2; i++) fill_row(head.y + (size_t)i * VOCAB, &kinds[k], &rng);
+		printf("%-10s maximal coupling: %.3f ms where the draft stands, %.3f ms where it does not\n", kinds[k].name,
+		       1e3 * maximal_seconds(samplers[0], head.y, false), 1e3 * maximal_seconds(samplers[0], head.y, true));
 	}
 	printf("largest share of the head:");
 	for (int b = 0; b < BATCHES; b++)

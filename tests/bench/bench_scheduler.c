@@ -4,7 +4,7 @@
  *
  * Every rank holds 40 samples of groups of 9; steps want half of what fits in flight, so that each step
  * puts partials aside and resumes them.  An event is one call of scheduler_on_*; taking the actions that
- * follow is part of its cost. */
+ * follow is part of its cost.  Recalls are answered at once, with nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -41,6 +41,10 @@ static void take_actions(struct load *load)
 			load->stopped[load->n_stopped++] = action.rank;
 		else if (action.type == ACTION_STEP_READY)
 			load->ready = true;
+		else if (action.type == ACTION_RECALL) {
+			scheduler_on_rank_recalled(load->scheduler, action.rank, action.lease);
+			load->n_events++;
+		}
 		if (action.type == ACTION_GROUP_COMPLETE) {
 			scheduler_on_group_scored(load->scheduler, action.group, true);
 			load->n_events++;
@@ -91,6 +95,7 @@ int main(int argc, char **argv)
 	                                    .samples_per_group = SAMPLES,
 	                                    .eval_samples = 1,
 	                                    .partial_rollouts = true,
+	                                    .migrate = true,
 	                                    .max_staleness = 1000,
 	                                    .max_deferrals = 1000};
 	struct load load = {.scheduler = scheduler_open(&options)};

@@ -137,6 +137,7 @@ static void test_choices_have_the_order_of_their_enums(void **state)
 	static const struct { const char *set; size_t offset; int value; } cases[] = {
 		{ "rollout.mode=speculative", offsetof(struct config, rollout.mode), ROLLOUT_SPECULATIVE },
 		{ "rollout.mode=exact", offsetof(struct config, rollout.mode), ROLLOUT_EXACT },
+		{ "rollout.mode=quantized", offsetof(struct config, rollout.mode), ROLLOUT_QUANTIZED },
 		{ "speculation.head_format=int4", offsetof(struct config, speculation.head_format), DRAFT_HEAD_FORMATS },
 		{ "reward.kind=exact", offsetof(struct config, reward.kind), REWARD_EXACT },
 		{ "reward.kind=numeric", offsetof(struct config, reward.kind), REWARD_NUMERIC },
@@ -200,7 +201,7 @@ static void test_bad_files_are_refused_with_their_line(void **state)
 		{ "rollout:\n  temperature: 1,5\n", ":2:", "found \"1,5\"" },
 		{ "data:\n  shuffle: yes\n", ":2:", "expected true or false, found \"yes\"" },
 		{ "data:\n  shuffle: True\n", ":2:", "expected true or false" },
-		{ "rollout:\n  mode: fast\n", ":2:", "expected one of exact|speculative, found \"fast\"" },
+		{ "rollout:\n  mode: fast\n", ":2:", "expected one of exact|speculative|quantized, found \"fast\"" },
 		{ "rollout:\n  mode: exact|speculative\n", ":2:", "expected one of" },
 		{ "run:\n  name:\n", ":2:", "run.name has no value" },
 		{ "run:\n  name: ~\n", ":2:", "run.name has no value" },

@@ -4,6 +4,7 @@ set -u
 DRUMROLL=${DRUMROLL:-build/drumroll}
 TEST_TMP=${TEST_TMP:-$(mktemp -d)}
 Q=configs/quickstart
+printf 'data:\n  template_kwargs: {enable_thinking: false}\n' >"$TEST_TMP/kwargs.yaml"
 
 # refuse NAME TEXT COMMAND...: ends with 1 or 2 and says TEXT (a regular expression) on stderr
 refuse() {
@@ -28,6 +29,8 @@ refuse "group of one with a group estimator" "group_size" $(run --set advantage.
 refuse "no worker" "worker|mpirun" "$DRUMROLL" run $Q/run.yaml --set run.dir="$TEST_TMP/alone"
 refuse "bridge address of no kind" "bridge.listen.*unix:PATH" $(run --set bridge.listen=foo:1)
 refuse "public address without a secret" "secret" $(run --set bridge.listen=tcp:0.0.0.0:0)
+refuse "template kwargs that are no JSON" "data.template_kwargs: expected a JSON object such as" $(run --set data.template_kwargs={thinking:False})
+refuse "template kwargs as a YAML mapping" "kwargs.yaml:2: .*template_kwargs" "$DRUMROLL" config "$TEST_TMP/kwargs.yaml"
 
 printf 'run:\n  steps: 3\nrollout:\n  temprature: 1\n' >"$TEST_TMP/bad.yaml"
 refuse "config error has its line" "4|line" "$DRUMROLL" config "$TEST_TMP/bad.yaml"

@@ -88,13 +88,53 @@ static void expect_cases(const struct chat *chat, const json_t *cases)
 	assert_true(rendered >= 9);
 }
 
+static struct chat *golden_open(const json_t *golden)
+{
+	const char *folder = json_string_value(json_object_get(golden, "folder"));
+	char path[TOKENS_PATH_MAX];
+	struct chat *chat;
+	struct err err = {0};
+
+	if (!folder)
+		return chat_of(json_pack("{s:O,s:O,s:O}", "chat_template", json_object_get(golden, "template"),
+		                         "bos_token", json_object_get(golden, "bos_token"), "eos_token",
+		                         json_object_get(golden, "eos_token")));
+	assert_true(tokens_data_path(path, folder));
+	if (chat_open(&chat, path, &err) != 0)
+		fail_msg("%s", err.text);
+	return chat;
+}
+
+/* What further variables make of the second conversation, each on a chat of its own. */
+static void expect_kwargs(const json_t *golden)
+{
+	char *messages = json_dumps(json_object_get(json_array_get(json_object_get(golden, "cases"), 1), "messages"), 0);
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(golden, "kwargs"), i, item) {
+		char *variables = json_dumps(json_object_get(item, "variables"), 0);
+		const char *text = json_string_value(json_object_get(item, "text"));
+		struct chat *chat = golden_open(golden);
+		struct err err = {0};
+		if (chat_variables_set(chat, variables, &err) != 0)
+			fail_msg("%s", err.text);
+		if (text)
+			expect_rendered(chat, messages, text);
+		else
+			expect_refused(chat, messages, ERR_INVALID, "use `prompt`");
+		chat_close(chat);
+		free(variables);
+	}
+	assert_true(i >= 5);
+	free(messages);
+}
+
 /* The template of this name in the goldens. */
 static void test_golden(void **state)
 {
 	json_t *goldens = tokens_golden("chat_templates.json"), *golden = NULL, *item;
 	char path[TOKENS_PATH_MAX];
-	struct chat *chat;
-	struct err err = {0};
 	size_t i;
 
 	json_array_foreach(json_object_get(goldens, "templates"), i, item)
@@ -106,14 +146,10 @@ static void test_golden(void **state)
 		json_decref(goldens);
 		skip();
 	}
-	if (!folder)
-		chat = chat_of(json_pack("{s:O,s:O,s:O}", "chat_template", json_object_get(golden, "template"),
-		                         "bos_token", json_object_get(golden, "bos_token"), "eos_token",
-		                         json_object_get(golden, "eos_token")));
-	else if (chat_open(&chat, path, &err) != 0)
-		fail_msg("%s", err.text);
+	struct chat *chat = golden_open(golden);
 	expect_cases(chat, json_object_get(golden, "cases"));
 	chat_close(chat);
+	expect_kwargs(golden);
 	json_decref(goldens);
 }
 
@@ -129,6 +165,16 @@ static struct chat *chat_in(const char *folder)
 	return chat;
 }
 
+/* The chat's template is from this file and renders one message to `expected`; the chat is closed. */
+static void expect_place(struct chat *chat, const char *name, const char *expected)
+{
+	const char *path = chat_path(chat);
+
+	assert_non_null(path);
+	assert_string_equal(strrchr(path, '/') + 1, name);
+	expect_one(chat, expected);
+}
+
 /* chat_template.jinja before tokenizer_config.json before chat_template.json. */
 static void test_places(void **state)
 {
@@ -138,12 +184,15 @@ static void test_places(void **state)
 
 	(void)state;
 	tokens_folder_make(folder);
+	chat = chat_in(folder);
+	assert_null(chat_path(chat));
+	chat_close(chat);
 	tokens_folder_write(folder, "chat_template.json", "{\"chat_template\": \"json\"}");
-	expect_one(chat_in(folder), "json");
+	expect_place(chat_in(folder), "chat_template.json", "json");
 	tokens_folder_write(folder, "tokenizer_config.json", "{\"chat_template\": \"config\"}");
-	expect_one(chat_in(folder), "config");
+	expect_place(chat_in(folder), "tokenizer_config.json", "config");
 	tokens_folder_write(folder, "chat_template.jinja", "jinja {{ messages[0].content }}\r\nend\n");
-	expect_one(chat_in(folder), "jinja x\nend");
+	expect_place(chat_in(folder), "chat_template.jinja", "jinja x\nend");
 	tokens_folder_write(folder, "tokenizer_config.json", "{\"chat_template\": ");
 	assert_int_equal(chat_open(&chat, folder, &err), ERR_INVALID);
 	assert_null(chat);
@@ -161,6 +210,7 @@ static void test_named(void **state)
 	expect_one(chat_of(json_pack("{s:{s:s,s:s}}", "chat_template", "rag", "documents", "default", "plain")), "plain");
 	struct chat *chat = chat_of(json_pack("{s:[{s:s,s:s}]}", "chat_template", "name", "tool_use", "template", "x"));
 	expect_refused(chat, one, ERR_UNSUPPORTED, "no template called \"default\"");
+	assert_non_null(strstr(chat_path(chat), "tokenizer_config.json"));
 	chat_close(chat);
 }
 
@@ -203,6 +253,32 @@ static void test_variables(void **state)
 	(void)state;
 	expect_one(chat_from("{{ tools }}{{ documents }}{{ add_generation_prompt }}{{ strftime_now('%d %b %Y') }}"),
 	           "NoneNoneTrue26 Jul 2024");
+}
+
+/* Later ones win over earlier ones and over the model's own; what is refused changes nothing. */
+static void test_variables_set(void **state)
+{
+	static const struct { const char *json, *says; } bad[] = {
+		{"{\"enable_thinking\": False}", "(invalid token near 'False')"},
+		{"{\"a\": 1, \"a\": 2}", "(duplicate object key"},
+		{"[1]", "expected a JSON object such as {\"enable_thinking\": false}, found \"[1]\" (no object)"},
+		{"null", "found \"null\""}, {" ", "found \" \""}, {"{\"a\": \"\\u0000\"}", "expected a JSON object"},
+		{"{\"a\": 1} 2", "end of file expected"}, {"{\"x\": 1, \"messages\": []}", "found `messages`"},
+	};
+	struct chat *chat = chat_from("{{ x }}{{ bos_token }}{{ add_generation_prompt }}{{ messages | length }}");
+	struct err err = {0};
+
+	(void)state;
+	assert_int_equal(chat_variables_set(chat, "", &err), 0);
+	expect_rendered(chat, one, "True1");
+	assert_int_equal(chat_variables_set(chat, "{\"x\": 1, \"bos_token\": \"<b>\"}", &err), 0);
+	assert_int_equal(chat_variables_set(chat, "{\"x\": {\"y\": [null, 2.5]}}", &err), 0);
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		assert_int_equal(chat_variables_set(chat, bad[i].json, &err), ERR_CONFIG);
+		if (!strstr(err.text, bad[i].says))
+			fail_msg("\"%s\" does not say \"%s\"", err.text, bad[i].says);
+	}
+	expect_one(chat, "{'y': [None, 2.5]}<b>True1");
 }
 
 /* ---- messages ---- */
@@ -268,6 +344,7 @@ int main(void)
 		cmocka_unit_test(test_special_tokens),
 		cmocka_unit_test(test_special_tokens_map),
 		cmocka_unit_test(test_variables),
+		cmocka_unit_test(test_variables_set),
 		cmocka_unit_test(test_messages),
 		cmocka_unit_test(test_refused),
 	};

@@ -81,12 +81,12 @@ static void every_split(enum kv_type type)
 	struct policy_rig rig;
 	struct model_config c = random_model_small();
 	rig_open_kv(&rig, &c, type, 400, 1);
-	float *expected = rig_run(&rig, rig.tokens, LENGTH, false), *got = rig_logits(&rig, LENGTH);
+	float *expected = rig_run(&rig, rig.tokens, LENGTH, PART_TARGET), *got = rig_logits(&rig, LENGTH);
 	for (int cut = 0; cut <= LENGTH; cut++) {
 		struct kv_seq seq;
 		kv_seq_open(&seq, rig.cache);
-		rig_run_piece(&rig, &seq, rig.tokens, 0, cut, false, got);
-		rig_run_piece(&rig, &seq, rig.tokens, cut, LENGTH, false, got);
+		rig_run_piece(&rig, &seq, rig.tokens, 0, cut, PART_TARGET, got);
+		rig_run_piece(&rig, &seq, rig.tokens, cut, LENGTH, PART_TARGET, got);
 		kv_seq_close(&seq);
 		assert_same_rows(&rig, expected, got, 0, LENGTH, "prefill in two pieces");
 	}
@@ -94,7 +94,7 @@ static void every_split(enum kv_type type)
 		struct kv_seq seq;
 		kv_seq_open(&seq, rig.cache);
 		for (int at = 0; at < LENGTH; at += piece)
-			rig_run_piece(&rig, &seq, rig.tokens, at, at + piece < LENGTH ? at + piece : LENGTH, false, got);
+			rig_run_piece(&rig, &seq, rig.tokens, at, at + piece < LENGTH ? at + piece : LENGTH, PART_TARGET, got);
 		kv_seq_close(&seq);
 		assert_same_rows(&rig, expected, got, 0, LENGTH, "prefill in equal pieces");
 	}
@@ -119,7 +119,7 @@ static void test_kv_types_differ(void **state)
 	double worst = 0;
 	rig_open_kv(&narrow, &c, KV_BF16, 410, 1);
 	rig_open_kv(&wide, &c, KV_F32, 410, 1);
-	float *a = rig_run(&narrow, narrow.tokens, LENGTH, false), *b = rig_run(&wide, wide.tokens, LENGTH, false);
+	float *a = rig_run(&narrow, narrow.tokens, LENGTH, PART_TARGET), *b = rig_run(&wide, wide.tokens, LENGTH, PART_TARGET);
 	for (int i = 0; i < LENGTH; i++)
 		for (int v = 0; v < c.vocab_size; v++)
 			worst = fmax(worst, fabs((double)rig_row(&narrow, a, i)[v] - (double)rig_row(&wide, b, i)[v]));
@@ -138,7 +138,7 @@ static void test_stale_pages(void **state)
 	struct policy_rig rig;
 	struct kv_seq seq;
 	rig_open(&rig, &c, 450, 1);
-	float *expected[2] = {rig_run(&rig, rig.tokens, LENGTH, false), rig_run(&rig, rig.tokens, LENGTH, true)};
+	float *expected[2] = {rig_run(&rig, rig.tokens, LENGTH, PART_TARGET), rig_run(&rig, rig.tokens, LENGTH, PART_DRAFT)};
 	for (int draft = 0; draft <= 1; draft++) {
 		kv_seq_open(&seq, rig.cache);
 		assert_int_equal(kv_seq_reserve(&seq, 0, 2 * LENGTH), 0);
@@ -163,12 +163,12 @@ static void test_without_logits(void **state)
 	struct forward_row rows[LENGTH];
 	struct kv_seq seq;
 	rig_open(&rig, &c, 500, 2);
-	float *expected = rig_run(&rig, rig.tokens, LENGTH, false), *got = rig_logits(&rig, LENGTH);
+	float *expected = rig_run(&rig, rig.tokens, LENGTH, PART_TARGET), *got = rig_logits(&rig, LENGTH);
 	kv_seq_open(&seq, rig.cache);
 	assert_int_equal(kv_seq_reserve(&seq, 0, LENGTH), 0);
 	for (int i = 0; i < LENGTH - 1; i++) rows[i] = (struct forward_row){&seq, i, rig.tokens[i], -1};
-	forward_run(rig.forward, rig.policy, false, rows, LENGTH - 1, NULL, 0);
-	rig_run_piece(&rig, &seq, rig.tokens, LENGTH - 1, LENGTH, false, got);
+	forward_run(rig.forward, rig.policy, PART_TARGET, rows, LENGTH - 1, NULL, 0);
+	rig_run_piece(&rig, &seq, rig.tokens, LENGTH - 1, LENGTH, PART_TARGET, got);
 	assert_same_rows(&rig, expected, got, LENGTH - 1, LENGTH, "after a prefill without logits");
 	kv_seq_close(&seq);
 	free(expected);
@@ -191,7 +191,7 @@ static void test_ragged_batch(void **state)
 	logits = rig_logits(&rig, RIG_ROWS_MAX);
 	for (int s = 0; s < N_SEQS; s++) {
 		length[s] = 20 + 11 * s;
-		expected[s] = rig_run(&rig, rig.tokens + s, length[s], false);
+		expected[s] = rig_run(&rig, rig.tokens + s, length[s], PART_TARGET);
 		got[s] = rig_logits(&rig, length[s]);
 		kv_seq_open(&seqs[s], rig.cache);
 	}
@@ -211,7 +211,7 @@ static void test_ragged_batch(void **state)
 			rows[i] = rows[k];
 			rows[k] = swap;
 		}
-		forward_run(rig.forward, rig.policy, false, rows, n_rows, logits, forward_logits_stride(&c));
+		forward_run(rig.forward, rig.policy, PART_TARGET, rows, n_rows, logits, forward_logits_stride(&c));
 		for (int i = 0; i < n_rows; i++)
 			memcpy(rig_row(&rig, got[rows[i].seq - seqs], rows[i].position),
 			       rig_row(&rig, logits, rows[i].logits_row), (size_t)c.vocab_size * sizeof(float));
@@ -239,7 +239,7 @@ static void test_fork(void **state)
 		float *got = rig_logits(&rig, LENGTH), *prompt = rig_logits(&rig, LENGTH);
 		int tokens[3][LENGTH];
 		kv_seq_open(&parent, rig.cache);
-		rig_run_piece(&rig, &parent, rig.tokens, 0, n_prompt, false, prompt);
+		rig_run_piece(&rig, &parent, rig.tokens, 0, n_prompt, PART_TARGET, prompt);
 		for (int i = 0; i < 3; i++) {
 			kv_seq_open(&children[i], rig.cache);
 			kv_seq_fork(&children[i], &parent, n_prompt);
@@ -249,8 +249,8 @@ static void test_fork(void **state)
 		for (int t = n_prompt; t < LENGTH;
 		     t++) { /* interleaved, so that writes would be seen by the others */
 			for (int i = 0; i < 3; i++) {
-				float *alone = rig_run(&rig, tokens[i], t + 1, false);
-				rig_run_piece(&rig, &children[i], tokens[i], t, t + 1, false, got);
+				float *alone = rig_run(&rig, tokens[i], t + 1, PART_TARGET);
+				rig_run_piece(&rig, &children[i], tokens[i], t, t + 1, PART_TARGET, got);
 				assert_same_rows(&rig, alone, got, t, t + 1, "forked");
 				free(alone);
 			}
@@ -273,17 +273,17 @@ static void test_draft_leaves_no_trace(void **state)
 	struct model_config c = random_model_small();
 	struct kv_seq seq;
 	rig_open(&rig, &c, 800, 1);
-	float *expected = rig_run(&rig, rig.tokens, LENGTH, false), *got = rig_logits(&rig, RIG_TOKENS);
+	float *expected = rig_run(&rig, rig.tokens, LENGTH, PART_TARGET), *got = rig_logits(&rig, RIG_TOKENS);
 	float *drafted = rig_logits(&rig, RIG_TOKENS);
 	kv_seq_open(&seq, rig.cache);
-	rig_run_piece(&rig, &seq, rig.tokens, 0, 3, false, got);
+	rig_run_piece(&rig, &seq, rig.tokens, 0, 3, PART_TARGET, got);
 	for (int at = 3, accepted = 0; at < LENGTH - DRAFT;
 	     at += accepted + 1, accepted = (accepted + 1) % DRAFT) {
 		int proposal[RIG_TOKENS];
 		for (int i = 0; i < at + DRAFT + 1; i++)
 			proposal[i] = i <= at + accepted ? rig.tokens[i] : (rig.tokens[i] + 1) % c.vocab_size;
-		for (int i = at; i < at + DRAFT; i++) rig_run_piece(&rig, &seq, proposal, i, i + 1, true, drafted);
-		rig_run_piece(&rig, &seq, proposal, at, at + DRAFT + 1, false, got);
+		for (int i = at; i < at + DRAFT; i++) rig_run_piece(&rig, &seq, proposal, i, i + 1, PART_DRAFT, drafted);
+		rig_run_piece(&rig, &seq, proposal, at, at + DRAFT + 1, PART_TARGET, got);
 		kv_seq_truncate(&seq, at + accepted + 1);
 		assert_same_rows(&rig, expected, got, at, at + accepted + 1, "verified");
 	}
@@ -303,16 +303,45 @@ static void test_policy_threads(void **state)
 		struct policy_rig rig;
 		struct model_config c = rig_shape(s);
 		rig_open(&rig, &c, 1000, 1);
-		float *expected = rig_run(&rig, rig.tokens, LENGTH, true);
+		float *expected = rig_run(&rig, rig.tokens, LENGTH, PART_DRAFT);
 		size_t bytes = rig.policy->bytes;
 		policy_free(rig.policy);
 		assert_int_equal(policy_create(&rig.policy, &rig.weights, 2, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, 3, &err), 0);
-		float *got = rig_run(&rig, rig.tokens, LENGTH, true);
+		float *got = rig_run(&rig, rig.tokens, LENGTH, PART_DRAFT);
 		assert_same_rows(&rig, expected, got, 0, LENGTH, "packed by three threads");
 		assert_int_equal(rig.policy->bytes, bytes);
 		assert_int_equal(rig.policy->version, 2);
 		free(expected);
 		free(got);
+		rig_close(&rig);
+	}
+}
+
+/* The int4 part of a nested drafter is a drafter whose matrices are the int4 ones inside. */
+static void test_nested_part(void **state)
+{
+	(void)state;
+	struct err err;
+	for (int s = 0; s < RIG_SHAPES; s++) {
+		struct policy_rig rig;
+		struct model_config c = rig_shape(s);
+		struct draft_options nested = {.format = FORMAT_INT8, .head_format = FORMAT_INT6, .quantizer = QUANTIZE_RTN};
+		rig_open(&rig, &c, 1100, 1);
+		policy_free(rig.policy);
+		assert_int_equal(policy_create(&rig.policy, &rig.weights, 0, &nested, 1, &err), 0);
+		float *whole = rig_run(&rig, rig.tokens, LENGTH, PART_DRAFT), *part = rig_run(&rig, rig.tokens, LENGTH, PART_DRAFT_INT4);
+		assert_memory_not_equal(whole, part, (size_t)c.vocab_size * sizeof *whole);
+		for (int l = 0; l < c.n_layers; l++) {
+			struct layer *layer = &rig.policy->layers[l];
+			struct linear *linears[] = {&layer->qkv, &layer->o, &layer->gate_up, &layer->down};
+			for (int i = 0; i < 4; i++) linears[i]->draft = qmatrix_int4(&linears[i]->draft);
+		}
+		rig.policy->head.draft = qmatrix_int4(&rig.policy->head.draft);
+		float *replaced = rig_run(&rig, rig.tokens, LENGTH, PART_DRAFT);
+		assert_same_rows(&rig, replaced, part, 0, LENGTH, "the int4 part");
+		free(whole);
+		free(part);
+		free(replaced);
 		rig_close(&rig);
 	}
 }
@@ -345,6 +374,7 @@ int main(void)
 		cmocka_unit_test(test_ragged_batch),
 		cmocka_unit_test(test_fork),
 		cmocka_unit_test(test_draft_leaves_no_trace),
+		cmocka_unit_test(test_nested_part),
 		cmocka_unit_test(test_policy_threads),
 		cmocka_unit_test(test_policy_refuses_nonfinite),
 	};

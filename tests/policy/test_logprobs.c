@@ -82,7 +82,7 @@ static void compare(const struct run *run, const char *name, enum kv_type type)
 		struct forward_row rows[CHUNK];
 		int n = run->n - 1 - at < CHUNK ? run->n - 1 - at : CHUNK;
 		for (int i = 0; i < n; i++) rows[i] = (struct forward_row){&seq, at + i, run->tokens[at + i], i};
-		forward_run(forward, run->policy, false, rows, n, logits, stride);
+		forward_run(forward, run->policy, PART_TARGET, rows, n, logits, stride);
 		for (int i = 0; i < n; i++) {
 			double got = log_probability(logits + (size_t)i * stride, c->vocab_size, run->tokens[at + i + 1]);
 			double difference = fabs(got - run->expected[at + i]);

@@ -37,7 +37,7 @@ static void test_reference(void **state)
 		struct policy_rig rig;
 		struct model_config c = rig_shape(s);
 		rig_open(&rig, &c, 100 + (uint64_t)s, 1);
-		float *logits = rig_run(&rig, rig.tokens, LENGTH, false);
+		float *logits = rig_run(&rig, rig.tokens, LENGTH, PART_TARGET);
 		double *expected = xcalloc((size_t)LENGTH * (size_t)c.vocab_size, sizeof *expected);
 		double *got = xcalloc((size_t)c.vocab_size, sizeof *got), worst = 0.0, sum = 0.0;
 		reference_logits(expected, &rig.weights, rig.tokens, LENGTH, true);
@@ -70,8 +70,8 @@ static void test_draft_resembles_target(void **state)
 	struct model_config c = random_model_small();
 	double squares = 0.0, difference = 0.0;
 	rig_open(&rig, &c, 900, 1);
-	float *target = rig_run(&rig, rig.tokens, LENGTH, false),
-		  *draft = rig_run(&rig, rig.tokens, LENGTH, true);
+	float *target = rig_run(&rig, rig.tokens, LENGTH, PART_TARGET),
+		  *draft = rig_run(&rig, rig.tokens, LENGTH, PART_DRAFT);
 	for (int t = 0; t < LENGTH; t++) {
 		for (int v = 0; v < c.vocab_size; v++) {
 			double a = (double)rig_row(&rig, target, t)[v], b = (double)rig_row(&rig, draft, t)[v];
@@ -129,7 +129,7 @@ static void check_golden_case(struct policy_rig *rig, const json_t *golden, doub
 	int n = (int)json_array_size(tokens), best = 0, ids[RIG_ROWS_MAX];
 	assert_true(n > 1 && n <= RIG_ROWS_MAX && (int)json_array_size(expected) == n - 1);
 	for (int i = 0; i < n; i++) ids[i] = (int)json_integer_value(json_array_get(tokens, (size_t)i));
-	float *logits = rig_run(rig, ids, n, false), *last = rig_row(rig, logits, n - 1);
+	float *logits = rig_run(rig, ids, n, PART_TARGET), *last = rig_row(rig, logits, n - 1);
 	for (int i = 0; i < n - 1; i++) {
 		double got = log_probability(rig, logits, i, ids[i + 1]);
 		*worst = fmax(*worst, fabs(got - json_number_value(json_array_get(expected, (size_t)i))));
@@ -220,7 +220,7 @@ static void test_stories260k(void **state)
 	for (int i = 1; i < n; i++) ids[i] = 3 + (i * 97) % (vocab - 3);
 	double *expected = xcalloc((size_t)n * (size_t)vocab, sizeof *expected);
 	reference_logits(expected, &rig.weights, ids, n, true);
-	float *logits = rig_run(&rig, ids, n, false);
+	float *logits = rig_run(&rig, ids, n, PART_TARGET);
 	for (int i = 0; i < n - 1; i++)
 		worst = fmax(worst, fabs(log_probability(&rig, logits, i, ids[i + 1]) -
 		                         reference_log_probability(expected + i * vocab, vocab, ids[i + 1])));

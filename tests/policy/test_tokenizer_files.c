@@ -280,6 +280,32 @@ static void test_large_claims(void **state)
 	expect_refused(json, ERR_TOO_BIG, "more than 64 normalizers");
 }
 
+/* Operations that multiply a text, each by ten: refused at the text that grows, with the numbers; others go. */
+static void test_runaway_growth(void **state)
+{
+	json_t *json = tokens_small_json(), *list = json_array();
+	char text[101];
+	struct err err = {0};
+	int32_t *ids;
+	size_t n_ids;
+
+	(void)state;
+	for (int i = 0; i < 40; i++)
+		json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", "a",
+		                                      "content", "aaaaaaaaaa"));
+	json_object_set_new(json, "normalizer", json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", list));
+	struct tokenizer *t = tokens_open(json);
+	memset(text, 'a', sizeof text - 1);
+	text[sizeof text - 1] = '\0';
+	assert_int_equal(tokenizer_encode(t, text, strlen(text), false, &ids, &n_ids, &err), ERR_TOO_BIG);
+	assert_null(ids);
+	assert_non_null(strstr(err.text, "bytes of a text of 100"));
+	assert_int_equal(tokenizer_encode(t, "b", 1, false, &ids, &n_ids, &err), 0);
+	assert_int_equal(n_ids, 1);
+	free(ids);
+	tokenizer_close(t);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -289,6 +315,7 @@ int main(void)
 		cmocka_unit_test(test_cut_short),
 		cmocka_unit_test(test_hostile_files),
 		cmocka_unit_test(test_runaway_expression),
+		cmocka_unit_test(test_runaway_growth),
 		cmocka_unit_test(test_large_claims),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

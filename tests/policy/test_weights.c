@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "policy/file.h"
 #include "policy/policy.h"
 #include "policy/weights.h"
 #include "quant/bf16.h"
@@ -317,6 +319,15 @@ static void test_shards(void **state)
 	for (size_t i = 0; i < layout.n_elements; i++) assert_int_equal(loaded.data[i], bf16_from_f32(values[i]));
 	weights_free(&loaded);
 
+	/* A file with a second copy of a tensor: which one is meant cannot be told. */
+	static struct hand twice;
+	memset(&twice, 0, sizeof twice);
+	for (int i = 0; i < 2; i++) hand_add(&twice, &layout.tensors[i], "F32", values + layout.tensors[i].offset);
+	hand_put(&twice, dir, "part-0.safetensors");
+	assert_int_equal(weights_load(&loaded, dir, &err), ERR_INVALID);
+	assert_non_null(strstr(err.text, layout.tensors[1].name));
+	assert_non_null(strstr(err.text, "in part-"));
+
 	snprintf(path, sizeof path, "%s/part-1.safetensors", dir);
 	assert_int_equal(remove(path), 0);
 	assert_int_equal(weights_load(&loaded, dir, &err), ERR_MISSING);
@@ -354,6 +365,27 @@ static void test_hostile_index(void **state)
 		model_dir_put(dir, "model.safetensors.index.json", cases[i].index, strlen(cases[i].index));
 		assert_int_equal(weights_load(&weights, dir, &err), ERR_INVALID);
 		if (!strstr(err.text, cases[i].says)) fail_msg("case %zu says \"%s\"", i, err.text);
+	}
+	model_dir_remove(dir);
+}
+
+/* JSON files of a size that no model has are not parsed: the holes of a sparse one would take gigabytes. */
+static void test_huge_json(void **state)
+{
+	(void)state;
+	static const char *const names[] = {"model.safetensors.index.json", "generation_config.json", "config.json"};
+	struct model_config c = tiny();
+	char dir[MODEL_DIR_PATH_MAX], path[2 * MODEL_DIR_PATH_MAX];
+	struct err err = {0};
+	model_dir_make(dir);
+	assert_int_equal(model_config_write(&c, dir, &err), 0);
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		struct weights weights;
+		model_dir_put(dir, names[i], "{}", 2);
+		snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+		assert_int_equal(truncate(path, FILE_JSON_BYTES_MAX + 1), 0);
+		assert_int_equal(weights_load(&weights, dir, &err), ERR_TOO_BIG);
+		assert_non_null(strstr(err.text, names[i]));
 	}
 	model_dir_remove(dir);
 }
@@ -481,6 +513,7 @@ int main(void)
 		cmocka_unit_test(test_dtypes),
 		cmocka_unit_test(test_shards),
 		cmocka_unit_test(test_hostile_index),
+		cmocka_unit_test(test_huge_json),
 		cmocka_unit_test(test_other_config),
 		cmocka_unit_test(test_nonfinite),
 		cmocka_unit_test(test_damaged_file),

@@ -126,6 +126,47 @@ static void other_panels_are_untouched(void **state)
 	free(rows);
 }
 
+/* E2M1 where a product with the inverse of the scale meets a bound between codes: magnitudes next to every bound,
+ * under scales at random, powers of two, the largest, too small for any code but 0, and a few units in the last
+ * place beside those whose products with a bound are BF16. */
+static void bounds_of_e2m1_equal_scalar(void **state)
+{
+	const struct kernels *kernels = table(state);
+	enum { N = 16, K = 512, ROUNDS = 400 };
+	static const float bounds[] = {0.25f, 0.75f, 1.25f, 1.75f, 2.5f, 3.5f, 5.0f, 7.0f}; /* 7: would be the next */
+	static const float scales[] = {1.0f, 0x1p-12f, 1e-31f, 2e-30f, 1e33f, 0.0f};
+	struct ugly u = {15};
+	for (int round = 0; round < ROUNDS; round++) {
+		int pick = ugly_below(&u, 12);
+		float tensor_scale = pick < 6 ? scales[pick] : fabsf(ugly_normal(&u)) * 1e-4f;
+		if (pick > 8) tensor_scale = (float)(1 + ugly_below(&u, 7)) * (0x1p-12f + (float)(ugly_below(&u, 5) - 2) * 0x1p-36f);
+		uint16_t rows[N * K];
+		float largest = 0.0f;
+		for (int i = 0; i < N * K; i++) {
+			if (i % 16 == 0) { /* the scale of the group is a sixth of it, or its power of two */
+				largest = (tensor_scale > 0.0f ? tensor_scale : 1.0f) * (0.5f + (float)ugly_below(&u, 3000));
+				if (ugly_below(&u, 2)) largest = ldexpf(1.0f, ilogbf(largest)) * 1.5f;
+			}
+			float bound = bounds[ugly_below(&u, 8)], part = largest / 6.0f;
+			if (round % 2) part = ldexpf(1.0f, ilogbf(part));
+			int bits = bf16_from_f32(i % 16 ? bound * part : largest) + (i % 16 ? ugly_below(&u, 5) - 2 : 0);
+			rows[i] = (uint16_t)((bits < 0 ? 0 : bits) | ugly_below(&u, 2) << 15);
+		}
+		for (int f = FORMAT_MXFP4; f <= FORMAT_NVFP4; f++) {
+			struct quantized want = quantized_make(scalar(), f, QUANTIZE_RTN, NULL, rows, N, K);
+			struct quantized got = quantized_make(kernels, f, QUANTIZE_RTN, NULL, rows, N, K);
+			for (int how = QUANTIZE_RTN; how <= QUANTIZE_SEARCH; how++) {
+				if (f == FORMAT_NVFP4) want.matrix.tensor_scale = got.matrix.tensor_scale = tensor_scale;
+				scalar()->quantize(&want.matrix, want.packed, (enum quantizer)how, NULL, 0, 1);
+				kernels->quantize(&got.matrix, got.packed, (enum quantizer)how, NULL, 0, 1);
+				assert_same(&got, &want, format_info((enum format)f)->name);
+			}
+			quantized_free(&want);
+			quantized_free(&got);
+		}
+	}
+}
+
 /* NaN would compare unequal to itself and pass for equal bytes. */
 static void extreme_weights_stay_finite(void **state)
 {
@@ -219,6 +260,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		PER_TABLE(equals_scalar),
+		PER_TABLE(bounds_of_e2m1_equal_scalar),
 		EVERY_TABLE(panels_may_be_shared_out),
 		EVERY_TABLE(other_panels_are_untouched),
 		EVERY_TABLE(extreme_weights_stay_finite),

@@ -56,7 +56,7 @@ static void generate_alone(struct trajectory *t, int (*version_at)(const void *c
 		for (; computed < t->n_tokens; computed++) {
 			struct forward_row row = {&seq, computed, t->tokens[computed], 0};
 			assert_int_equal(kv_seq_reserve(&seq, computed, computed + 1), 0);
-			forward_run(forward, world.policies[version], false, &row, 1, logits, stride);
+			forward_run(forward, world.policies[version], PART_TARGET, &row, 1, logits, stride);
 		}
 		int32_t token = sampler_draw(sampler, logits, &t->sampling, t->seed, t->n_tokens, &logprob);
 		trajectory_append(t, token, logprob, version, 0, ROLLOUT_EXACT);
@@ -88,7 +88,7 @@ static int world_open(void **state)
 {
 	(void)state;
 	static const struct sampling_options settings[] = {
-		{1.0f, 1.0f, 0}, {0.7f, 0.9f, 0}, {1.3f, 1.0f, 12}, {0.0f, 1.0f, 0},
+		{1.0f, 1.0f, 0}, {0.7f, 0.9f, 0}, {1.3f, 1.0f, 12, 0.02f}, {0.0f, 1.0f, 0, 0.1f},
 	};
 	struct model_config config = random_model_config(32, 2, 2, 1, 64, 61, CONTEXT);
 	struct err err;
@@ -250,7 +250,7 @@ static void new_weights_in_flight(void **state)
 		int rounds = below(25);
 		for (int s = 0; s < N_SAMPLES; s++) engine_add(engine, trajectory_copy(world.fresh[s]));
 		for (int r = 0; r < rounds; r++) engine_round(engine);
-		engine_set_policy(engine, world.policies[1]);
+		engine_set_policy(engine, world.policies[1], false);
 		run_to_end(engine);
 		for (struct trajectory *t; (t = engine_take_finished(engine)); trajectory_free(t)) {
 			const struct trajectory *fresh =
@@ -265,6 +265,90 @@ static void new_weights_in_flight(void **state)
 		engine_close(engine);
 	}
 	assert_true(n_mixed > 20);
+}
+
+/* The same, for a reference that may get longer than t. */
+static int version_by_segment_then_newest(const void *context, int32_t index)
+{
+	return index < ((const struct trajectory *)context)->n_tokens ? version_by_segment(context, index) : 1;
+}
+
+/* Index of the first token that was drawn over kept keys and values, or n_tokens. */
+static int32_t first_kept(const struct trajectory *t)
+{
+	for (int i = 0; i < t->n_segments; i++)
+		if (t->segments[i].mode & SEGMENT_KV_KEPT) return t->segments[i].start;
+	return t->n_tokens;
+}
+
+/* scheduler.kv: keep.  What decodes goes on over its old keys and values and is marked; up to there, and for samples
+ * that were not decoding or come later, the bits are those of recomputing. */
+static void kept_keys_and_values_are_marked(void **state)
+{
+	(void)state;
+	int n_marked = 0, n_differ = 0, n_exact = 0;
+
+	for (int i = 0; i < 30; i++) {
+		struct engine_options options = plain_options(i % 3 ? ROLLOUT_SPECULATIVE : ROLLOUT_EXACT);
+		options.draft_length = 1 + i % 8;
+		options.max_active = 1 + below(9);
+		struct engine *engine = engine_with(&options);
+		for (int s = 0; s < N_SAMPLES; s++) engine_add(engine, trajectory_copy(world.fresh[s]));
+		for (int r = below(25); r > 0; r--) engine_round(engine);
+		engine_set_policy(engine, world.policies[1], true);
+		run_to_end(engine);
+		for (struct trajectory *t; (t = engine_take_finished(engine)); trajectory_free(t)) {
+			struct trajectory *expected =
+				trajectory_copy(world.fresh[(t->group_id - 1) * GROUP_SIZE + (uint64_t)t->sample]);
+			int32_t kept = first_kept(t);
+			generate_alone(expected, version_by_segment_then_newest, t, -1);
+			if (kept == t->n_tokens) {
+				assert_same(t, expected);
+				n_exact += t->versions[t->n_tokens - 1] == 1;
+			} else {
+				assert_int_equal(t->versions[kept], 1);
+				assert_memory_equal(t->tokens, expected->tokens, (size_t)kept * sizeof *t->tokens);
+				assert_memory_equal(t->logprobs, expected->logprobs, (size_t)kept * sizeof *t->logprobs);
+				n_marked++;
+				n_differ += t->logprobs[kept] != expected->logprobs[kept];
+			}
+			trajectory_free(expected);
+		}
+		engine_close(engine);
+	}
+	assert_true(n_marked > 20 && n_differ > n_marked / 2 && n_exact > 20);
+}
+
+/* Another version of the same weights: keeping or not is the same, and marked all the same. */
+static void kept_keys_and_values_of_equal_weights(void **state)
+{
+	(void)state;
+	struct weights weights;
+	struct policy *again;
+	struct err err;
+	int n_marked = 0;
+
+	random_model(&weights, &world.policies[0]->config, 7);
+	assert_int_equal(policy_create(&again, &weights, 5, &(struct draft_options){.quantizer = QUANTIZE_SEARCH}, 1, &err), 0);
+	weights_free(&weights);
+	for (int i = 0; i < 6; i++) {
+		struct engine_options options = plain_options(i % 2 ? ROLLOUT_SPECULATIVE : ROLLOUT_EXACT);
+		struct engine *engine = engine_with(&options);
+		for (int s = 0; s < N_SAMPLES; s++) engine_add(engine, trajectory_copy(world.fresh[s]));
+		for (int r = 0; r < 6 + 4 * i; r++) engine_round(engine);
+		engine_set_policy(engine, again, true);
+		run_to_end(engine);
+		for (struct trajectory *t; (t = engine_take_finished(engine)); trajectory_free(t)) {
+			const struct trajectory *expected = expected_of(t);
+			assert_int_equal(t->n_tokens, expected->n_tokens);
+			assert_memory_equal(t->tokens, expected->tokens, (size_t)t->n_tokens * sizeof *t->tokens);
+			assert_memory_equal(t->logprobs, expected->logprobs, (size_t)t->n_tokens * sizeof *t->logprobs);
+			n_marked += first_kept(t) < t->n_tokens;
+		}
+		engine_close(engine);
+	}
+	policy_free(again);
+	assert_true(n_marked > 6);
 }
 
 static void scores_equal_records(void **state)
@@ -449,6 +533,28 @@ static void speculation_counts(void **state)
 	engine_close(engine);
 }
 
+/* What is thrown away leaves no KV behind, and the others are what they would have been. */
+static void discard_by_id(void **state)
+{
+	(void)state;
+	struct engine_options options = plain_options(ROLLOUT_SPECULATIVE);
+	struct engine_stats stats;
+	int n = 0;
+	options.max_active = 5;
+	struct engine *engine = engine_with(&options);
+
+	for (int i = 16; i < 24; i++) engine_add(engine, trajectory_copy(world.fresh[i]));
+	for (int i = 0; i < 4; i++) engine_round(engine);
+	engine_discard(engine, 999999);
+	for (int i = 16; i < 24; i += 2) engine_discard(engine, world.fresh[i]->id);
+	run_to_end(engine);
+	for (struct trajectory *t; (t = engine_take_finished(engine)); trajectory_free(t), n++) assert_same(t, expected_of(t));
+	assert_in_range(n, 4, 7);
+	engine_stats_read(engine, &stats);
+	assert_int_equal(stats.kv_pages_used, 0);
+	engine_close(engine);
+}
+
 static void withdraw_by_id(void **state)
 {
 	(void)state;
@@ -477,6 +583,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(random_cases_are_the_same_bits),
 		cmocka_unit_test(new_weights_in_flight),
+		cmocka_unit_test(kept_keys_and_values_are_marked),
+		cmocka_unit_test(kept_keys_and_values_of_equal_weights),
 		cmocka_unit_test(scores_equal_records),
 		cmocka_unit_test(scores_refuse_bad_tokens),
 		cmocka_unit_test(preemption_under_a_tight_budget),
@@ -486,6 +594,7 @@ int main(void)
 		cmocka_unit_test(stop_token_ends_a_sample),
 		cmocka_unit_test(speculation_counts),
 		cmocka_unit_test(withdraw_by_id),
+		cmocka_unit_test(discard_by_id),
 	};
 	return cmocka_run_group_tests(tests, world_open, world_close);
 }

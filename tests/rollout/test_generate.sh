@@ -47,6 +47,7 @@ PY
 ok $? "lines in order, with their fields"
 
 generate --mode speculative --seed 5 --out "$T/spec.jsonl"; same "speculation changes no bit" exact spec
+generate --mode speculative --draft-length 3 --seed 5 --out "$T/spec3.jsonl"; same "drafts of a given length change no bit" exact spec3
 grep -q "acceptance" "$T/log"; ok $? "acceptance is told"
 generate --seed 5 --draft-length 1 --threads 2 --out "$T/one.jsonl"; same "draft length 1, two threads" exact one
 generate --seed 5 --draft-length 9 --max-active 2 --out "$T/nine.jsonl"; same "draft length 9, two at a time" exact nine
@@ -70,7 +71,41 @@ PY
 check_score "scores equal records" spec
 generate --seed 2 --temperature 0.7 --top-p 0.9 --out "$T/top_p.jsonl"; check_score "scores equal records with top-p" top_p
 generate --seed 2 --temperature 1.3 --top-k 5 --mode exact --out "$T/top_k.jsonl"; check_score "scores equal records with top-k" top_k
+generate --seed 2 --temperature 1.3 --top-p 0.98 --min-p 0.05 --out "$T/min_p.jsonl"; check_score "scores equal records with min-p" min_p
 generate --seed 2 --temperature 0 --out "$T/greedy.jsonl"; check_score "scores equal records when greedy" greedy
+
+# Quantized mode: the copy's own samples, whatever is beside them; scores are the target's of the same tokens.
+check_target() { # check_target NAME FILE
+	"$DRUMROLL" score --model "$MODEL" --in "$T/$2.jsonl" --out "$T/score.jsonl" --threads 1 2>"$T/log2" &&
+	python3 - "$T/$2.jsonl" "$T/score.jsonl" <<'PY'
+import json, sys
+a, b = ([json.loads(line) for line in open(p)] for p in sys.argv[1:])
+assert len(a) == len(b) > 0
+for x, y in zip(a, b):
+    assert x["target_logprobs"] == y["logprobs"] and len(x["logprobs"]) == len(x["tokens"])
+    assert all(p is not None and p <= 0 for p in x["logprobs"]) and x["drafted"] == 0
+assert any(x["target_logprobs"] != x["logprobs"] for x in a)
+PY
+	ok $? "$1"
+}
+generate --mode quantized --seed 5 --out "$T/quantized.jsonl"; grep -q "rescored by the target" "$T/log"; ok $? "quantized mode tells of rescoring"
+check_target "target_logprobs are the target's scores" quantized
+! cmp -s "$T/exact.jsonl" "$T/quantized.jsonl"; ok $? "quantized samples are not the target's"
+generate --mode quantized --seed 5 --max-active 1 --threads 2 --out "$T/quantized_one.jsonl"
+same "quantized, one at a time, two threads" quantized quantized_one
+DRUMROLL_CPU=scalar generate --mode quantized --seed 5 --out "$T/quantized_scalar.jsonl"
+same "quantized, scalar kernels" quantized quantized_scalar
+generate --mode quantized --seed 2 --temperature 1.3 --top-k 3 --draft-format nvfp4 --out "$T/quantized_top.jsonl"
+check_target "target_logprobs with top-k: null outside the kept set" quantized_top
+
+# Maximal coupling: the same samples again where the draft lengths are given, other ones than coupled, greedy the same.
+generate --seed 5 --coupling maximal --drafter quant --draft-length 3 --out "$T/maximal.jsonl"
+generate --seed 5 --coupling maximal --drafter quant --draft-length 3 --threads 2 --max-active 3 --out "$T/maximal_2.jsonl"
+same "maximal coupling is reproducible at a given draft length" maximal maximal_2
+! cmp -s <(sed 's/"drafted.*//' "$T/exact.jsonl") <(sed 's/"drafted.*//' "$T/maximal.jsonl"); ok $? "maximal coupling draws other samples"
+check_score "scores equal records under maximal coupling" maximal
+generate --seed 2 --temperature 0 --coupling maximal --out "$T/maximal_greedy.jsonl"
+same "maximal coupling is equality when greedy" greedy maximal_greedy
 
 # The cache's numbers: BF16 keys and values are other samples' odds, and scores agree where both use them.
 generate --seed 5 --mode exact --kv-format bf16 --out "$T/narrow.jsonl"; ok $? "BF16 cache"
@@ -109,6 +144,29 @@ ok $? "scores of tokens alone"
 "$DRUMROLL" score --model "$MODEL" --in "$T/exact.jsonl" --temperature 0.5 >"$T/cold.jsonl" 2>"$T/log"
 ! cmp -s "$T/cold.jsonl" <("$DRUMROLL" score --model "$MODEL" --in "$T/exact.jsonl"); ok $? "a flag overrides the line's setting"
 
+# Variables for the chat template: in the prompt that generate shows, and in the tokens that score scores.
+rm -rf "$T/chat"; cp -r "$MODEL" "$T/chat"
+cat >"$T/chat/chat_template.jinja" <<'JINJA'
+{% for m in messages %}{{ m.content }}{% endfor %}
+{%- if enable_thinking is defined and enable_thinking is false %}no thought {{ date_string }}{% endif %}
+JINJA
+echo '{"messages": [{"role": "user", "content": "1+2"}]}' >"$T/messages.jsonl"
+KWARGS='{"enable_thinking": false, "date_string": "2 May 2031"}'
+"$DRUMROLL" generate --model "$T/chat" --prompts "$T/messages.jsonl" --max-tokens 4 --mode exact --out "$T/plain.jsonl" 2>"$T/log" &&
+"$DRUMROLL" generate --model "$T/chat" --prompts "$T/messages.jsonl" --max-tokens 4 --mode exact --template-kwargs "$KWARGS" \
+	--out "$T/kwargs.jsonl" 2>"$T/log" &&
+python3 - "$T" <<'PY'
+import json, sys
+plain, kwargs = (json.loads(open(f"{sys.argv[1]}/{name}.jsonl").read()) for name in ("plain", "kwargs"))
+assert plain["prompt"] == "1+2" and kwargs["prompt"] == "1+2no thought 2 May 2031", (plain["prompt"], kwargs["prompt"])
+line = json.loads(open(f"{sys.argv[1]}/messages.jsonl").read())
+json.dump({**line, "tokens": kwargs["tokens"], "logprobs": kwargs["logprobs"]}, open(f"{sys.argv[1]}/rendered.jsonl", "w"))
+PY
+ok $? "template kwargs reach the prompt"
+score_messages() { "$DRUMROLL" score --model "$T/chat" --in "$T/rendered.jsonl" "$@" 2>"$T/log" | python3 -c 'import json, sys
+print(json.load(sys.stdin)["logprobs"] == json.load(open(sys.argv[1]))["logprobs"])' "$T/rendered.jsonl"; }
+[ "$(score_messages --template-kwargs "$KWARGS")" = True ] && [ "$(score_messages)" = False ]; ok $? "template kwargs reach scores"
+
 # refuse STATUS NAME TEXT COMMAND...: that status, and TEXT (a regular expression) on standard error
 refuse() {
 	local status=$1 name=$2 text=$3; shift 3
@@ -129,6 +187,8 @@ refuse 2 "unknown mode" "exact.speculative" $G --mode fast
 refuse 2 "no model" "--model is missing" "$DRUMROLL" generate --prompts "$T/prompts.jsonl"
 refuse 2 "model that is not there" "$T/nowhere" "$DRUMROLL" generate --model "$T/nowhere" --prompts "$T/prompts.jsonl"
 refuse 2 "prompts that are not there" "nothing.jsonl" "$DRUMROLL" generate --model "$MODEL" --prompts "$T/nothing.jsonl"
+refuse 2 "template kwargs that are no JSON" "--template-kwargs: expected a JSON object such as .*found .\{thinking: no\}. " $G --template-kwargs "{thinking: no}"
+refuse 2 "template kwargs that are no object" "found .7. .no object" "$DRUMROLL" score --model "$MODEL" --in "$T/exact.jsonl" --template-kwargs 7
 refuse 2 "score without input" "--in is missing" "$DRUMROLL" score --model "$MODEL"
 refuse 1 "output folder that is not there" "nowhere/out" $G --samples 1 --max-tokens 2 --out "$T/nowhere/out"
 

@@ -153,6 +153,32 @@ static void key_depends_on_everything(void **state)
 	assert_int_equal(key, 0xb6e5c23a4dcc37ebu);
 }
 
+/* Uniform numbers of a position, and keys of a key: mean and variance of many, and all of them different. */
+static void uniforms_and_streams(void **state)
+{
+	(void)state;
+	enum { N = 100000 };
+	double sum[2] = {0}, squares[2] = {0}, product = 0;
+
+	for (int32_t i = 0; i < N; i++) {
+		struct noise_pair u = noise_uniform(noise_stream(77, 1, 0, 3), i);
+		assert_true(u.first > 0 && u.first < 1 && u.second > 0 && u.second < 1);
+		sum[0] += u.first, sum[1] += u.second;
+		squares[0] += u.first * u.first, squares[1] += u.second * u.second;
+		product += (u.first - 0.5) * (u.second - 0.5);
+	}
+	for (int i = 0; i < 2; i++) {
+		assert_true(fabs(sum[i] / N - 0.5) < 5 * sqrt(1.0 / 12 / N));
+		assert_true(fabs(squares[i] / N - 1.0 / 3) < 5 * sqrt(4.0 / 45 / N));
+	}
+	assert_true(fabs(product / N) < 5 * sqrt(1.0 / 144 / N));
+	assert_true(noise_uniform(77, 5).first == noise_uniform(77, 5).first);
+	const uint64_t keys[] = {77, noise_stream(77, 0, 0, 0), noise_stream(77, 1, 0, 0), noise_stream(77, 0, 1, 0),
+	                         noise_stream(77, 0, 0, 1), noise_stream(78, 0, 0, 0)};
+	for (int i = 0; i < 6; i++)
+		for (int k = 0; k < i; k++) assert_true(keys[i] != keys[k]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -160,6 +186,7 @@ int main(void)
 		cmocka_unit_test(gumbel_is_accurate),
 		cmocka_unit_test(gumbel_falls_with_its_bits), cmocka_unit_test(gumbel_moments),
 		cmocka_unit_test(gumbel_distribution), cmocka_unit_test(key_depends_on_everything),
+		cmocka_unit_test(uniforms_and_streams),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

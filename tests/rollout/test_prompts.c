@@ -261,7 +261,7 @@ static void test_order_is_fair(void **state)
 static void test_open_sample(void **state)
 {
 	struct world *w = *state;
-	const struct sampling_options sampling = {.temperature = 0.5f, .top_p = 0.9f, .top_k = 3};
+	const struct sampling_options sampling = {.temperature = 0.5f, .top_p = 0.9f, .top_k = 3, .min_p = 0.2f};
 
 	expect_loaded(w, "{\"id\": \"x\", \"prompt\": \"the\", \"answer\": \"1\", \"steps\": 2}", &plain, 1);
 	struct trajectory *t = prompts_open_sample(&w->prompts.items[0], 9, 2, 5, 1, 77, &sampling, 10);
@@ -278,7 +278,7 @@ static void test_open_sample(void **state)
 	assert_int_equal(t->n_tokens, 2);
 	assert_int_equal(t->tokens[1], TOKENS_THE);
 	assert_int_equal(t->max_tokens, 10);
-	assert_true(t->sampling.top_k == 3 && t->sampling.top_p == 0.9f && t->sampling.temperature == 0.5f);
+	assert_true(t->sampling.top_k == 3 && t->sampling.top_p == 0.9f && t->sampling.temperature == 0.5f && t->sampling.min_p == 0.2f);
 	assert_int_equal(t->finish, FINISH_NONE);
 	trajectory_free(t);
 }

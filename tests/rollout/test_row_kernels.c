@@ -123,6 +123,45 @@ static void same_draw(const struct subject *s, struct ugly *u)
 	assert_true(cut_keeps(row.cut, s->x[token], token));
 }
 
+/* A row's shares under a random cut; its mass by the definition. */
+static struct row_shares shares_of(const float *x, int32_t n, struct row_scale scale, struct ugly *u)
+{
+	struct row_shares row = {x, scale, CUT_NONE, 0};
+	int32_t id = ugly_below(u, n);
+	uint64_t mass = 0;
+
+	if (ugly_below(u, 2)) row.cut = (struct ranked){x[id], ugly_below(u, 3) ? id : INT32_MAX};
+	for (int32_t i = 0; i < n; i++) mass += cut_keeps(row.cut, x[i], i) ? mass_of(x[i], scale) : 0;
+	row.of_mass = 0x1p50 / (double)(mass > 0 ? mass : 1);
+	return row;
+}
+
+/* Sums by chunk of two tables, and that a residual over nothing is all there is. */
+static void same_residual(const struct subject *s, struct ugly *u)
+{
+	size_t bytes = (size_t)row_chunks(s->n) * sizeof(uint64_t);
+	uint64_t *sums[2] = {xmalloc(bytes), xmalloc(bytes)}, total;
+	float *other = row_of(u, s->n, ugly_below(u, N_KINDS)), max = -INFINITY;
+
+	for (int32_t i = 0; i < s->n; i++) {
+		if (ugly_below(u, 2)) other[i] = s->x[i] + 0.1f * ugly_normal(u);
+		max = other[i] > max ? other[i] : max;
+	}
+	struct row_shares p = shares_of(s->x, s->n, s->scale, u);
+	struct row_shares q = shares_of(other, s->n, (struct row_scale){max, s->scale.log2_scale}, u);
+	for (int with_q = 0; with_q < 2; with_q++) {
+		total = s->scalar->residual(sums[0], &p, with_q ? &q : NULL, s->peaks, s->n);
+		assert_true(s->kernels->residual(sums[1], &p, with_q ? &q : NULL, s->peaks, s->n) == total);
+		assert_memory_equal(sums[0], sums[1], bytes);
+		if (!with_q) assert_true(fabs((double)total * 0x1p-50 - 1) < 1e-9);
+	}
+	total = s->scalar->residual(sums[0], &p, &p, s->peaks, s->n);
+	assert_true(total == 0);
+	free(sums[0]);
+	free(sums[1]);
+	free(other);
+}
+
 static void tables_equal_the_scalar_one(void **state)
 {
 	(void)state;
@@ -143,6 +182,7 @@ static void tables_equal_the_scalar_one(void **state)
 				same_mass(&s, &u);
 				same_split(&s, &u);
 				same_draw(&s, &u);
+				if (isfinite(s.scale.max) && s.scale.log2_scale > 0) same_residual(&s, &u);
 			}
 			free(s.x);
 			free(s.peaks);

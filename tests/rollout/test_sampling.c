@@ -46,10 +46,12 @@ static struct sampling_options random_options(int n, uint64_t *rng)
 {
 	static const float temperatures[] = {1.0f, 0.7f, 0.05f, 3.0f};
 	static const float masses[] = {1.0f, 0.95f, 0.5f, 0.01f, 0.9999f};
+	static const float shares[] = {0.0f, 0.0f, 0.0f, 1.0f, 0.3f, 0.05f, 1e-6f, 1e-30f};
 	return (struct sampling_options){
 		.temperature = temperatures[random_bits(rng) % 4],
 		.top_p = masses[random_bits(rng) % 5],
 		.top_k = random_bits(rng) % 2 ? 0 : (int32_t)(random_bits(rng) % (uint64_t)(n + 3)),
+		.min_p = shares[random_bits(rng) % 8],
 	};
 }
 
@@ -65,7 +67,7 @@ struct reference {
 	struct ranked order[VOCAB_MAX];
 	int n_kept;
 	double log_sum;  /* of the kept set, relative to the largest logit */
-	bool borderline; /* top_p is reached within rounding of an entry's edge */
+	bool borderline; /* top_p is reached, or min_p missed, within rounding of an entry's edge */
 };
 
 static void reference_of(struct reference *r, const float *logits, int n,
@@ -89,6 +91,18 @@ static void reference_of(struct reference *r, const float *logits, int n,
 			break;
 		}
 		total = mass;
+	}
+	if (options->min_p > 0) {
+		double kept = 0;
+		int n_kept = 0;
+		for (; n_kept < r->n_kept; n_kept++) {
+			double p = exp(((double)r->order[n_kept].logit - max) * inv_t); /* of the likeliest's */
+			r->borderline |= p < 1 && fabs(log(p / (double)options->min_p)) < 1e-5 * (1 + fabs(max * inv_t));
+			if (p < (double)options->min_p) break;
+			kept += p;
+		}
+		r->n_kept = n_kept;
+		total = kept;
 	}
 	r->log_sum = log(total);
 }
@@ -287,6 +301,22 @@ static void ties_go_to_the_lowest_id(void **state)
 		assert_true(token == 1 || token == 3);
 		assert_true(fabsf(logprob + 0.693147f) < 1e-6f);
 	}
+	/* min_p 1 keeps what ties with the largest; with top-k, or a mass that ends among them, the first of these. */
+	struct sampling_options equals = {.temperature = 0.5f, .top_p = 1.0f, .min_p = 1.0f};
+	for (int32_t i = 0; i < 6; i++)
+		assert_true((sampler_score(sampler, logits, &equals, i) > -INFINITY) == (logits[i] == 3));
+	assert_true(fabsf(sampler_score(sampler, logits, &equals, 4) + 1.098612f) < 1e-6f);
+	equals.top_k = 2;
+	assert_true(sampler_score(sampler, logits, &equals, 3) > -INFINITY);
+	assert_true(sampler_score(sampler, logits, &equals, 4) == -INFINITY);
+	equals.temperature = 0.0f;
+	assert_int_equal(sampler_draw(sampler, logits, &equals, 1, 1, &logprob), 1);
+	/* exp(-1) of the largest: entries 1 below it stay at 0.36, and go at 0.37. */
+	struct sampling_options share = {.temperature = 1.0f, .top_p = 1.0f, .min_p = 0.36f};
+	assert_true(sampler_score(sampler, logits, &share, 2) > -INFINITY);
+	assert_true(sampler_score(sampler, logits, &share, 0) == -INFINITY);
+	share.min_p = 0.37f;
+	assert_true(sampler_score(sampler, logits, &share, 2) == -INFINITY);
 	/* Three equals of mass 0.289 each: 0.3 takes two of them. */
 	struct sampling_options mass = {.temperature = 1.0f, .top_p = 0.3f};
 	assert_true(sampler_score(sampler, logits, &mass, 3) > -INFINITY);
@@ -324,6 +354,8 @@ static void frequencies_match_probabilities(void **state)
 	assert_frequencies(&(struct sampling_options){.temperature = 1.0f, .top_p = 0.8f}, 103);
 	assert_frequencies(&(struct sampling_options){.temperature = 1.5f, .top_p = 1.0f, .top_k = 7}, 104);
 	assert_frequencies(&(struct sampling_options){.temperature = 1.0f, .top_p = 0.9f, .top_k = 20}, 105);
+	assert_frequencies(&(struct sampling_options){.temperature = 1.2f, .top_p = 1.0f, .min_p = 0.2f}, 106);
+	assert_frequencies(&(struct sampling_options){.temperature = 1.0f, .top_p = 0.9f, .top_k = 20, .min_p = 0.05f}, 107);
 }
 
 /* Acceptance of a coupled draft is at least (1 - d) / (1 + d) at total variation d (Daliri et al.). */

@@ -1,4 +1,5 @@
 /* test_trajectory.c - the record's growth, copies and checksum. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
+#include "configs/config.h"
 #include "rollout/trajectory.h"
 #include "tests/support/bridge_fixture.h"
 
@@ -55,6 +57,27 @@ static void test_append_opens_segments_where_something_changes(void **state)
 	assert_int_equal(t->versions[7], 3);
 	assert_int_equal(t->loss_mask[7], 1);
 	assert_int_equal(t->tokens[7], 16);
+	trajectory_free(t);
+}
+
+/* What the target draws has its own log-probability, what the copy draws has none yet. */
+static void test_target_logprobs_grow_along(void **state)
+{
+	const int32_t prompt[] = {1, 2};
+	struct trajectory *t = trajectory_new(prompt, 2, 1);
+
+	(void)state;
+	trajectory_append(t, 5, -0.5f, 0, 0, ROLLOUT_SPECULATIVE);
+	assert_null(t->target_logprobs);
+	trajectory_keep_target(t);
+	trajectory_append(t, 6, -0.25f, 0, 0, ROLLOUT_EXACT);
+	for (int i = 0; i < 40; i++)
+		trajectory_append(t, 7, -1.0f, 0, 0, ROLLOUT_QUANTIZED);
+	trajectory_keep_target(t); /* keeps what is there */
+	assert_true(t->target_logprobs[0] == 0 && t->target_logprobs[1] == 0);
+	assert_true(t->target_logprobs[2] == -0.5f && t->target_logprobs[3] == -0.25f);
+	for (int i = 4; i < t->n_tokens; i++)
+		assert_true(isnan(t->target_logprobs[i]));
 	trajectory_free(t);
 }
 
@@ -105,10 +128,13 @@ static void test_checksum_covers_what_must_be_reproducible(void **state)
 	CHANGES(t->sampling.temperature = 0.71f);
 	CHANGES(t->sampling.top_p = 0.9f);
 	CHANGES(t->sampling.top_k++);
+	CHANGES(t->sampling.min_p = 0.1f);
 	CHANGES(t->max_tokens++);
 	CHANGES(t->tokens[0]++);
 	CHANGES(t->tokens[9]++);
 	CHANGES(t->logprobs[3] = 0.0f); /* it was minus zero */
+	CHANGES(t->target_logprobs[9] = -1.0f);
+	CHANGES(free(t->target_logprobs); t->target_logprobs = NULL);
 	CHANGES(t->versions[9]++);
 	CHANGES(t->loss_mask[9] = 0);
 	CHANGES(t->n_prompt++);
@@ -153,6 +179,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_new_has_a_prompt_and_nothing_else),
 		cmocka_unit_test(test_append_opens_segments_where_something_changes),
+		cmocka_unit_test(test_target_logprobs_grow_along),
 		cmocka_unit_test(test_copy_is_deep_and_goes_on),
 		cmocka_unit_test(test_checksum_covers_what_must_be_reproducible),
 		cmocka_unit_test(test_checksum_ignores_how_it_was_made),

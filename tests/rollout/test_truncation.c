@@ -55,7 +55,7 @@ static int by_rank(const void *a, const void *b)
 
 struct case_of {
 	int32_t n, k;
-	float top_p, log2_scale;
+	float top_p, log2_scale, least; /* least: -INFINITY for none */
 };
 
 /* The last kept entry of a sorted row, and its mass; integers throughout. */
@@ -69,7 +69,10 @@ static int32_t reference_length(const struct ranked *order, const struct case_of
 	if (c->k > 0 && c->k < n) n = c->k;
 	for (int32_t i = 0; i < n; i++) total += mass_of(order[i].logit, scale);
 	wanted = c->top_p < 1.0f ? (uint64_t)ceil((double)c->top_p * (double)total) : UINT64_MAX;
-	for (*mass = 0; kept < n && (kept == 0 || *mass < wanted); kept++) *mass += mass_of(order[kept].logit, scale);
+	for (*mass = 0; kept < n && (kept == 0 || *mass < wanted); kept++) {
+		if (order[kept].logit < c->least) break;
+		*mass += mass_of(order[kept].logit, scale);
+	}
 	return kept;
 }
 
@@ -86,7 +89,7 @@ static void check_in_double(const struct ranked *order, const struct case_of *c,
 		if (i < kept) sum += last = p;
 	}
 	assert_true(fabs(log(sum) - log((double)mass / (double)MASS_ONE)) <= LOG_MASS_ERROR_MAX);
-	if (!(c->top_p < 1.0f)) return;
+	if (!(c->top_p < 1.0f) || c->least > -INFINITY) return;
 	assert_true(sum >= (double)c->top_p * total * (1 - 1e-6));
 	assert_true(kept == 1 || sum - last < (double)c->top_p * total * (1 + 1e-6));
 }
@@ -98,7 +101,7 @@ static void check(struct truncation *t, const struct row_kernels *kernels, const
 	struct row_scale scale = {kernels->peaks(peaks, x, c->n), c->log2_scale};
 	struct truncation_row row = {x, peaks, c->n};
 	uint64_t mass, expected;
-	struct ranked cut = truncation_cut(t, &row, &scale, c->k, c->top_p, &mass);
+	struct ranked cut = truncation_cut(t, &row, &scale, c->k, c->top_p, c->least, &mass);
 	int32_t kept = reference_length(order, c, scale, &expected);
 
 	assert_true(mass == expected);
@@ -110,13 +113,18 @@ static void check(struct truncation *t, const struct row_kernels *kernels, const
 	free(peaks);
 }
 
-static struct case_of random_case(int32_t n, struct ugly *u)
+/* order: the row, sorted; a third of the cases keep only what reaches one of its entries, or lies just above it. */
+static struct case_of random_case(const struct ranked *order, int32_t n, struct ugly *u)
 {
 	static const float masses[] = {1.0f, 0.95f, 0.5f, 0.01f, 0.9999f, 0.999999f, 1e-6f};
 	static const float scales[] = {1.442695f, 1.442695f, 2.4f, 144.0f, 0.3f};
 	static const int32_t ks[] = {0, 0, 1, 2, 50, 1000, 1024, 5000};
-	struct case_of c = {n, ks[ugly_below(u, 8)], masses[ugly_below(u, 7)], scales[ugly_below(u, 5)]};
+	struct case_of c = {n, ks[ugly_below(u, 8)], masses[ugly_below(u, 7)], scales[ugly_below(u, 5)], -INFINITY};
 	if (ugly_below(u, 8) == 0) c.k = 1 + ugly_below(u, n);
+	if (ugly_below(u, 3) == 0) {
+		c.least = order[ugly_below(u, ugly_below(u, 2) ? n : n < 40 ? n : 40)].logit;
+		if (ugly_below(u, 3) == 0 && c.least < order[0].logit) c.least = nextafterf(c.least, INFINITY);
+	}
 	return c;
 }
 
@@ -138,7 +146,7 @@ static void check_table(const char *name, int32_t n_max, int rows)
 		for (int32_t i = 0; i < n; i++) order[i] = (struct ranked){x[i], i};
 		qsort(order, (size_t)n, sizeof *order, by_rank);
 		for (int i = 0; i < 12; i++) {
-			struct case_of c = random_case(n, &u);
+			struct case_of c = random_case(order, n, &u);
 			check(t, kernels, x, order, &c);
 		}
 		free(x);

@@ -4,6 +4,7 @@
 #ifndef TESTS_SCHEDULER_MADE_UP_TRAJECTORY_H
 #define TESTS_SCHEDULER_MADE_UP_TRAJECTORY_H
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,9 +54,14 @@ static inline struct trajectory *made_up_trajectory(uint64_t group, int sample)
 	made->seed = UINT64_MAX - group * 977 - (uint64_t)sample;
 	made->answer = made_up_text(texts[group % 3]);
 	made->meta = made_up_text(sample ? "{\"level\":[1,2]}" : NULL);
-	made->sampling = (struct sampling_options){.temperature = 0.7f, .top_p = 0.95f, .top_k = 40};
+	made->sampling = (struct sampling_options){.temperature = 0.7f, .top_p = 0.95f, .top_k = 40, .min_p = 0.05f};
 	for (int i = 0; i < (int)(group % 7) * 5 + sample; i++)
 		trajectory_append(made, i * 7, -1.0f / (float)(i + 3), i / 6, i / 4, i % 2);
+	if (group % 3 == 1) {
+		trajectory_keep_target(made);
+		for (int i = 4; i < made->n_tokens; i++)
+			made->target_logprobs[i] = i % 5 == 4 ? -INFINITY : i % 7 ? -1.0f / (float)i : NAN;
+	}
 	made->finish = (enum finish_reason)(group % (FINISH_ERROR + 1));
 	made->error = made->finish == FINISH_ERROR ? made_up_text("the verifier died") : NULL;
 	made->deferrals = sample;
@@ -89,6 +95,9 @@ static inline void assert_same_trajectory(const struct trajectory *a, const stru
 	assert_int_equal(a->n_prompt, b->n_prompt);
 	assert_memory_equal(a->tokens, b->tokens, n * sizeof(*a->tokens));
 	assert_memory_equal(a->logprobs, b->logprobs, n * sizeof(*a->logprobs));
+	assert_true(!a->target_logprobs == !b->target_logprobs);
+	if (a->target_logprobs)
+		assert_memory_equal(a->target_logprobs, b->target_logprobs, n * sizeof(*a->target_logprobs));
 	assert_memory_equal(a->versions, b->versions, n * sizeof(*a->versions));
 	assert_memory_equal(a->loss_mask, b->loss_mask, n * sizeof(*a->loss_mask));
 	assert_int_equal(a->n_segments, b->n_segments);

@@ -35,13 +35,21 @@ enum event_type {
 	EVENT_LEASE,   /* at the rank */
 	EVENT_KEEP,    /* at the rank */
 	EVENT_STOP,    /* at the rank */
+	EVENT_RECALL,  /* at the rank; sample: what it keeps, lease: the recall */
 	EVENT_FINISH,  /* at the rank: a sample reaches its end */
 	EVENT_RETURN,  /* at the rank: it puts a sample aside of its own accord */
 	EVENT_DONE,    /* at the controller */
 	EVENT_PARTIAL, /* at the controller */
 	EVENT_QUIET,   /* at the controller */
+	EVENT_BACK,    /* at the controller: a sample by a recall */
+	EVENT_RECALLED, /* at the controller: the recall is answered */
+	EVENT_EXPECTED, /* at the controller: what it expects of a group */
 	EVENT_SCORED,  /* at the controller */
 	EVENT_RESTART, /* of the controller */
+	EVENT_CANCEL,  /* at the rank */
+	EVENT_ADOPT,   /* at the rank: new weights, oldest_version says which */
+	EVENT_TRAINED, /* at the trainer */
+	EVENT_VERSION, /* at the controller: every rank has the newest */
 };
 
 struct event {
@@ -58,29 +66,34 @@ struct held {
 	uint64_t group, lease, since;
 	int sample, progress;
 	int64_t oldest_version;
-	bool keep;
+	bool keep, fresh; /* fresh: came without tokens */
 };
 
 struct sim_rank {
 	bool alive, stopping; /* as the controller sees it */
-	int life, capacity, n_held;
+	uint64_t recall;      /* the one in flight, as the controller sees it */
+	int life, capacity, active, n_held;
 	bool owes_quiet;    /* says so when the last kept sample is done */
 	uint64_t last_sent; /* arrival of the latest message to it */
+	int64_t version;    /* async: of its weights */
 	struct held held[CAPACITY_MAX];
 };
 
 /* What the controller knows of a sample. */
 struct shadow {
 	bool done, leased;
+	bool due; /* S7 has asked for it: stays so when its rank is lost or it is recalled */
 	int rank, deferrals, progress;
 	uint64_t lease;
 	int64_t oldest_version;
+	int expected;
 };
 
 struct shadow_group {
 	uint64_t id;
-	bool eval, complete, kept;
+	bool eval, complete, kept, known; /* known: something is expected of it */
 	int n_samples;
+	int64_t version; /* it was opened under; NO_TOKENS: restored, not known */
 	struct shadow samples[SAMPLES_MAX];
 };
 
@@ -101,10 +114,19 @@ struct world {
 	/* the step */
 	bool open, eval, closing; /* closing: enough groups are kept */
 	int wanted, n_delivered, steps_done;
-	int64_t version;
+	int64_t version;       /* as the scheduler knows it */
 	uint64_t n_kept_named; /* KEEP actions since the last STOP */
+	int n_recalls, n_migrated, n_leases;
 	uint64_t *delivered;   /* ids of all training groups delivered, or NULL */
 	int n_delivered_ids;
+	/* the trainer (simulated_trainer.h) */
+	bool irregular;            /* it does not make one version per batch */
+	bool begin_posted, held, arrived;
+	int prefetch, unversioned; /* batches that it asks for ahead; that are out without a version */
+	int lag_max;
+	uint64_t train_max;
+	int64_t pushed, n_batches, n_opened, n_dropped, forgiven;
+	uint64_t n_cancelled, n_given_up;
 };
 
 #define require(world, holds, ...) \
@@ -211,8 +233,14 @@ static inline bool is_due(const struct world *world, const struct shadow_group *
 {
 	if (group->eval || sample->done || (!sample->leased && sample->oldest_version == NO_TOKENS))
 		return false;
+	if (world->options.asynchrony == ASYNCHRONOUS)
+		return false;
+	if (world->options.deferral_action == ON_DEFERRALS_FINISH && sample->deferrals >= world->options.max_deferrals)
+		return true;
+	if (world->options.stale_action != ON_STALE_FINISH || world->options.asynchrony != SYNCHRONOUS)
+		return false;
 	int64_t lag = sample->oldest_version == NO_TOKENS ? 0 : world->version - sample->oldest_version;
-	return sample->deferrals >= world->options.max_deferrals || lag >= world->options.max_staleness;
+	return lag >= world->options.max_staleness;
 }
 
 static inline bool is_closing(const struct world *world)

@@ -78,6 +78,37 @@ assert rows[1]["read_gb"] < 0.45 * rows[0]["read_gb"]
 	grep -q "configs/quickstart (grown)" "$T/table" && grep -q "^decode drafter *int4" "$T/table"
 ok $? "decode: a table for people, grown in memory"
 
+# ---- speculation ----
+"$DRUMROLL" bench speculation --model $MODEL --prompts $PROMPTS --active 1,3 --formats int4,auto --lengths 0,3 --samples 2 --max-tokens 24 --repeat 2 --json >"$T/speculation.jsonl" 2>"$T/log"
+ok $? "speculation"
+check "speculation: fields of every line" "$T/speculation.jsonl" '
+assert [(r["active"], r["format"], r["draft_length"]) for r in rows] == [(a, f, l) for a in (1, 3)
+    for f, l in (("bf16", 0), ("int4", 0), ("int4", 3), ("auto", 0), ("auto", 3))]
+for r in rows:
+    exact = r["format"] == "bf16"
+    assert r["model"] == "configs/quickstart" and r["mode"] == ("exact" if exact else "speculative") and r["phase"] == "steady"
+    positive(r, "tokens_per_sec", "tokens", "seconds"); positive(r, "ratio_to_exact", most=100)
+    assert not exact or (r["ratio_to_exact"] == 1 and r["acceptance"] == r["draft_length_mean"] == 0)
+    if r["draft_length"] == 3:
+        assert 0.5 < r["acceptance"] <= 1 and 1 <= r["draft_length_mean"] <= 3, r
+'
+"$DRUMROLL" bench speculation --model $MODEL --prompts $PROMPTS --active 8 --step 8 --max-tokens 16 --repeat 1 >"$T/table" 2>"$T/log" &&
+	grep -q "whole steps of 8 samples" "$T/table" && grep -q "^auto *chosen *8" "$T/table"
+ok $? "speculation: a step, as a table for people"
+
+# ---- calibrate ----
+"$DRUMROLL" calibrate --model $MODEL --format auto --rows 8 --threads 1 --out "$T/costs.jsonl" >"$T/table" 2>"$T/log" &&
+	"$DRUMROLL" calibrate --model $MODEL --format int4 --rows 8 --threads 1 --out "$T/costs.jsonl" >>"$T/table" 2>"$T/log" &&
+	"$DRUMROLL" calibrate --model $MODEL --format int4 --rows 4 --threads 1 --out "$T/costs.jsonl" >>"$T/table" 2>"$T/log"
+ok $? "calibrate"
+check "calibrate: a line for each setup" "$T/costs.jsonl" '
+assert len(rows) == 2 and [sum(d is not None for d in r["drafters"]) for r in rows] == [2, 1]
+assert rows[0]["target"]["rows"] == [1, 2, 3, 4, 5, 6, 7, 8] and rows[1]["target"]["rows"] == [1, 2, 3, 4]
+for r in rows:
+    for table in [r["target"], *filter(None, r["drafters"])]:
+        assert all(0 < s < 60 for s in table["seconds"]) and 0 <= table["per_position"] < 1
+'
+
 # ---- formats ----
 "$DRUMROLL" bench formats --model $MODEL --prompts $PROMPTS --limit 3 --tokens 16 --formats int4,bf16,int8 --threads 2 --json \
 	>"$T/formats.jsonl" 2>"$T/log"; ok $? "formats"
@@ -146,6 +177,8 @@ refuse 2 "grown to less than it is" "parameters already" decode --model $MODEL -
 refuse 2 "unknown format in a list" "found 'int3'" formats --model $MODEL --prompts $PROMPTS --formats int4,int3
 refuse 2 "no temperature" "--temperature" formats --model $MODEL --prompts $PROMPTS --temperature 0
 refuse 2 "prompts that are not there" "nothing.jsonl" formats --model $MODEL --prompts "$T/nothing.jsonl"
+refuse 2 "a drafter that is the target" "found 'bf16'" speculation --model $MODEL --prompts $PROMPTS --formats bf16
+refuse 2 "a draft too long" "--lengths: expected" speculation --model $MODEL --prompts $PROMPTS --lengths 33
 refuse 2 "onto itself" "is the model itself" grow --model $MODEL --out $MODEL/. --parameters 2e6
 refuse 2 "smaller than it is" "parameters already" grow --model $MODEL --out "$T/small" --parameters 1000
 [ ! -e "$T/small" ]; ok $? "a refused model leaves nothing"

@@ -107,7 +107,11 @@ static void assert_floats(const json_t *array, const float *values, int32_t n)
 {
 	assert_int_equal(json_array_size(array), n);
 	for (int32_t i = 0; i < n; i++) {
-		float value = (float)json_number_value(json_array_get(array, (size_t)i));
+		const json_t *item = json_array_get(array, (size_t)i);
+		assert_int_equal(json_is_null(item), !isfinite(values[i]));
+		if (json_is_null(item))
+			continue;
+		float value = (float)json_number_value(item);
 		assert_memory_equal(&value, &values[i], sizeof(value));
 	}
 }
@@ -130,6 +134,9 @@ static void assert_line(const json_t *line, const struct trajectory *made)
 	for (int32_t i = 0; i < made->n_tokens; i++)
 		assert_int_equal(json_integer_value(json_array_get(tokens, (size_t)i)), made->tokens[i]);
 	assert_floats(json_object_get(line, "logprobs"), made->logprobs, made->n_tokens);
+	assert_int_equal(json_object_get(line, "target_logprobs") != NULL, made->target_logprobs != NULL);
+	if (made->target_logprobs)
+		assert_floats(json_object_get(line, "target_logprobs"), made->target_logprobs, made->n_tokens);
 	assert_int_equal(json_array_size(json_object_get(line, "segments")), made->n_segments);
 }
 

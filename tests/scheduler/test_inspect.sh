@@ -32,7 +32,7 @@ d = config.get("head_dim") or config["hidden_size"] // config["num_attention_hea
 least = 1000 * config["num_hidden_layers"] * config["num_key_value_heads"] * 2 * d
 assert 2 * least <= kv["bf16"] <= 2.1 * least and 4 * least <= kv["f32"] <= 4.2 * least
 assert facts["tokenizer"]["vocabulary"] <= facts["vocabulary"] and facts["tokenizer"]["kind"] == "BPE"
-assert facts["refused"] == [] and facts["chat_template"] is False
+assert facts["refused"] == [] and facts["chat_template"] is None
 eos = json.load(open(model + "/generation_config.json"))["eos_token_id"]
 assert facts["eos_ids"] == (eos if isinstance(eos, list) else [eos])
 PY
@@ -65,12 +65,34 @@ broken "everything that is refused, at once" 'config.update(logit_scale=0.5, qua
 broken "rotation that is not done" 'config.update(rope_scaling={"rope_type": "longrope", "factor": 2})' "expected type .*longrope"
 broken "more layers than there are" 'config["num_hidden_layers"] += 1' "tensor model.layers.[0-9]+.input_layernorm.weight: expected shape"
 broken "truncated weights" 'f = open(dir + "/model.safetensors", "r+b"); f.truncate(5000)' "weights: .*model.safetensors"
+broken "a name that its message cuts within a character" 'import struct
+header = b"{" + json.dumps("\x1b" + "\u00e9" * 3000, ensure_ascii=False).encode() + b":0}"
+open(dir + "/model.safetensors", "wb").write(struct.pack("<Q", len(header)) + header)' "weights: .*tensor .*expected an object with dtype"
+broken "a name that would move the cursor" 'config["architectures"] = ["a\x1b[31m" + "b" * 500]' "^architecture +a.\[31mb+\.\.\.$"
 broken "no weights" 'os.remove(dir + "/model.safetensors")' "neither model.safetensors nor model.safetensors.index.json"
 broken "no tokenizer" 'os.remove(dir + "/tokenizer.json")' "tokenizer: .*tokenizer.json"
 broken "a broken config" 'config = ["no object"]' "config.json: expected a JSON object|expected a JSON object"
 broken "more tokens than the model has" 'config["vocab_size"] = 10; config.update(bos_token_id=None, eos_token_id=1)
 open(dir + "/generation_config.json", "w").write("{}")' "tokenizer: expected ids below the model.s vocabulary of 10"
 "$DRUMROLL" inspect "$T/nowhere" >"$T/out" 2>"$T/err"; [ $? -eq 1 ] && grep -q "nowhere/config.json" "$T/out"; ok $? "refused: no such directory"
+
+# Where the chat template is, in the layouts of the hub, each before the one before it.
+template() { # template NAME FILE
+	"$DRUMROLL" inspect "$T/chat" >"$T/out" 2>&1 && grep -q "^chat template *$2$" "$T/out" &&
+	"$DRUMROLL" inspect "$T/chat" --json | python3 -c 'import json, sys; assert (json.load(sys.stdin)["chat_template"] or "none") == sys.argv[1]' "$2"
+	ok $? "chat template: $1"
+}
+rm -rf "$T/chat"; cp -r $MODEL "$T/chat"; rm -f "$T/chat/tokenizer_config.json"; template "none" none
+echo '{"chat_template": "{{ messages[0].content }}"}' >"$T/chat/chat_template.json"; template "chat_template.json" chat_template.json
+echo '{"chat_template": [{"name": "default", "template": "x"}]}' >"$T/chat/tokenizer_config.json"; template "a list of named ones" tokenizer_config.json
+echo '{{ messages[0].content }}' >"$T/chat/chat_template.jinja"; template "chat_template.jinja" chat_template.jinja
+template_refused() { # template_refused NAME TEXT
+	"$DRUMROLL" inspect "$T/chat" >"$T/out" 2>&1; [ $? -eq 1 ] && grep -qE "^refused *messages: .*$2" "$T/out"; ok $? "refused: $1"
+}
+echo '{{ raise_exception("no") }' >"$T/chat/chat_template.jinja"; template_refused "a template that does not compile" "chat_template.jinja: line 1"
+rm "$T/chat/chat_template.jinja"; echo '{"chat_template": [{"name": "rag", "template": "x"}]}' >"$T/chat/tokenizer_config.json"
+template_refused "no template called default" 'tokenizer_config.json: chat_template has no template called "default"'
+echo '{"chat_template": ' >"$T/chat/tokenizer_config.json"; template_refused "a tokenizer_config.json that is no JSON" "tokenizer_config.json: line"
 
 # A window ends the context, which is no refusal.
 rm -rf "$T/window"; cp -r $MODEL "$T/window"

@@ -1,4 +1,5 @@
 /* test_step_metrics.c - the numbers of a step, from hand-made trajectories. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,6 +38,7 @@ static void test_counts_only_new_tokens(void **state)
 	now->verify_calls = 2;
 	step_metrics_returned(&m, before, now);
 	assert_int_equal(m.tokens, 6);
+	step_metrics_put_aside(&m, now);
 	assert_int_equal(m.put_aside, 1);
 	m.rollout_seconds = 2;
 	assert_float_equal(step_metrics_tokens_per_sec(&m), 3, 1e-12);
@@ -51,6 +53,7 @@ static void test_json_of_a_step(void **state)
 	(void)state;
 	struct step_metrics m = { 0 };
 	step_metrics_begin(&m, 1, 2);
+	m.given_up = 2;
 	int lengths[] = { 5, 1, 9 };
 	for (int i = 0; i < 3; i++) {
 		struct trajectory *t = sample(lengths[i], i == 0 ? 1 : 2, i == 2 ? FINISH_LENGTH : FINISH_STOP);
@@ -58,6 +61,7 @@ static void test_json_of_a_step(void **state)
 		t->reward = i * 0.5;
 		t->reward_answer = i == 1;
 		t->staleness_max = i == 0;
+		for (int k = 0; i == 0 && k < 3; k++) t->loss_mask[t->n_prompt + k] = 0;
 		step_metrics_delivered(&m, t);
 		step_metrics_group(&m, &t, 1, &(struct group_advantage){ .degenerate = i == 0 }, i == 0);
 		trajectory_free(t);
@@ -76,6 +80,8 @@ static void test_json_of_a_step(void **state)
 	assert_float_equal(number(o, "rollout/truncated_ratio"), 1.0 / 3, 1e-6);
 	assert_float_equal(number(o, "staleness/max"), 1, 0);
 	assert_float_equal(number(o, "off_policy_ratio"), 5.0 / 15, 1e-6);
+	assert_float_equal(number(o, "staleness/masked_tokens"), 3, 0);
+	assert_float_equal(number(o, "staleness/dropped_groups"), 2, 0);
 	json_decref(o);
 	free(text);
 	/* the next step starts from nothing */
@@ -85,11 +91,74 @@ static void test_json_of_a_step(void **state)
 	step_metrics_free(&m);
 }
 
+/* 20 prompt tokens and 40 response tokens were needed; the prompt was computed on one of two ranks, and 6 tokens
+ * again.  Delivered are 5 and 9 tokens, of 5, 9 and an unfinished 16. */
+static void test_work_and_length_bias(void **state)
+{
+	(void)state;
+	static const int lengths[] = { 5, 9, 16 };
+	struct step_metrics m = { 0 };
+	step_metrics_begin(&m, 1, 1);
+	assert_float_equal(step_metrics_length_bias(&m), 0, 0);
+	m.needed_prompt_tokens = 20;
+	m.prefill_tokens = 10;
+	m.recomputed_tokens = 6;
+	m.imported_tokens = 3;
+	m.tokens = 40;
+	m.migrated = 2;
+	for (int i = 0; i < 3; i++) {
+		struct trajectory *t = sample(lengths[i], 1, i < 2 ? FINISH_STOP : FINISH_NONE);
+		if (i < 2) step_metrics_delivered(&m, t);
+		step_metrics_known(&m, t);
+		trajectory_free(t);
+	}
+	char *text = step_metrics_json(&m);
+	json_t *o = json_loads(text, 0, NULL);
+	assert_float_equal(number(o, "rollout/length_bias"), 0.7, 1e-9);
+	assert_float_equal(number(o, "rollout/computed_ratio"), 50.0 / 60, 1e-8);
+	assert_float_equal(number(o, "rollout/recomputed_ratio"), 0.1, 1e-9);
+	assert_float_equal(number(o, "rollout/prefill_tokens"), 10, 0);
+	assert_float_equal(number(o, "rollout/recomputed_tokens"), 6, 0);
+	assert_float_equal(number(o, "rollout/imported_tokens"), 3, 0);
+	assert_float_equal(number(o, "partial/migrated"), 2, 0);
+	json_decref(o);
+	free(text);
+	step_metrics_free(&m);
+}
+
+/* Behaviour at -0.5: the target says -0.7, -0.4, nothing at all, -0.5. */
+static void test_mismatch_of_quantized_samples(void **state)
+{
+	(void)state;
+	struct step_metrics m = { 0 };
+	static const float target[] = { -0.7f, -0.4f, -INFINITY, -0.5f };
+	struct trajectory *t = sample(4, 1, FINISH_STOP);
+	step_metrics_begin(&m, 1, 1);
+	step_metrics_delivered(&m, t);
+	char *text = step_metrics_json(&m);
+	assert_null(strstr(text, "rollout_corr/kl")); /* the target drew */
+	free(text);
+	trajectory_keep_target(t);
+	memcpy(t->target_logprobs + 2, target, sizeof target);
+	step_metrics_delivered(&m, t);
+	text = step_metrics_json(&m);
+	json_t *o = json_loads(text, 0, NULL);
+	assert_float_equal(number(o, "rollout_corr/kl"), (0.2 - 0.1 + 0) / 3, 1e-6);
+	assert_float_equal(number(o, "rollout_corr/k3_kl"), (expm1(-0.2) + 0.2 + expm1(0.1) - 0.1) / 3, 1e-6);
+	assert_float_equal(number(o, "rollout_corr/outside_frac"), 0.25, 1e-9);
+	json_decref(o);
+	free(text);
+	trajectory_free(t);
+	step_metrics_free(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_counts_only_new_tokens),
 		cmocka_unit_test(test_json_of_a_step),
+		cmocka_unit_test(test_work_and_length_bias),
+		cmocka_unit_test(test_mismatch_of_quantized_samples),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -354,7 +354,7 @@ static void test_other_schema_versions(void **state)
 	well(store_close(store, &well_err));
 	patch(60, "\0\0\0\7", 4);
 	assert_refused(store_open(&store, run_dir, "r", "", &err), ERR_UNSUPPORTED, &err,
-	               "expected schema version 1, found 7");
+	               "expected schema version 2, found 7");
 	assert_refused(store_open_existing(&store, run_dir, &err), ERR_UNSUPPORTED, &err, "found 7");
 	patch(60, "\0\0\0\0", 4);
 	assert_refused(store_open(&store, run_dir, "r", "", &err), ERR_INVALID, &err, "something else");

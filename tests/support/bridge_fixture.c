@@ -1,6 +1,7 @@
 /* bridge_fixture.c - see bridge_fixture.h. */
 #include "tests/support/bridge_fixture.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -19,9 +20,11 @@ struct trajectory *bridge_trajectory(uint64_t group, int32_t sample, int32_t n_r
 	t->seed = UINT64_C(0xfedcba9876543210) + (uint64_t)sample;
 	t->answer = xstrdup("\xe2\x88\x92 42\n\"quoted\"");
 	t->meta = xstrdup("{\"level\":5}");
-	t->sampling = (struct sampling_options){0.7f, 0.95f, 50};
+	t->sampling = (struct sampling_options){0.7f, 0.95f, 50, 0.02f};
 	for (int32_t i = 0; i < n_response; i++)
 		trajectory_append(t, 100 + i, -0.125f * (float)i, i < n_response / 2 ? 6 : 7, 1, 1);
+	trajectory_keep_target(t);
+	for (int32_t i = 0; i < n_response; i++) t->target_logprobs[3 + i] = i == 1 ? -INFINITY : -0.25f * (float)i;
 	t->finish = FINISH_ERROR;
 	t->error = xstrdup("verifier said: no");
 	t->deferrals = 1;
@@ -72,13 +75,15 @@ bool bridge_same_trajectory(const struct trajectory *a, const struct trajectory 
 	EQUAL(scale); EQUAL(pivot); EQUAL(loss_weight); EQUAL(drafted); EQUAL(accepted); EQUAL(verify_calls);
 	EQUAL(queue_seconds); EQUAL(prefill_seconds); EQUAL(decode_seconds); EQUAL(reward_seconds);
 	EQUAL(staleness_max); EQUAL(staleness_min);
-	EQUAL(sampling.temperature); EQUAL(sampling.top_p); EQUAL(sampling.top_k);
+	EQUAL(sampling.temperature); EQUAL(sampling.top_p); EQUAL(sampling.top_k); EQUAL(sampling.min_p);
 	SAME(same_text(a->prompt_id, b->prompt_id));
 	SAME(same_text(a->answer, b->answer));
 	SAME(same_text(a->meta, b->meta));
 	SAME(same_text(a->error, b->error));
 	SAME(same_bytes(a->tokens, b->tokens, n * sizeof *a->tokens));
 	SAME(same_bytes(a->logprobs, b->logprobs, n * sizeof *a->logprobs));
+	SAME(!a->target_logprobs == !b->target_logprobs);
+	SAME(!a->target_logprobs || same_bytes(a->target_logprobs, b->target_logprobs, n * sizeof *a->target_logprobs));
 	SAME(same_bytes(a->versions, b->versions, n * sizeof *a->versions));
 	SAME(same_bytes(a->loss_mask, b->loss_mask, n));
 	SAME(same_bytes(a->segments, b->segments, (size_t)a->n_segments * sizeof *a->segments));

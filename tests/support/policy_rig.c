@@ -82,22 +82,22 @@ float *rig_row(const struct policy_rig *rig, float *logits, int row)
 }
 
 void rig_run_piece(const struct policy_rig *rig, struct kv_seq *seq, const int *tokens, int begin, int end,
-                   bool draft, float *logits)
+                   enum policy_part part, float *logits)
 {
 	struct forward_row rows[RIG_ROWS_MAX];
 	if (begin == end) return;
 	must(kv_seq_reserve(seq, begin, end));
 	for (int i = begin; i < end; i++) rows[i - begin] = (struct forward_row){seq, i, tokens[i], i - begin};
-	forward_run(rig->forward, rig->policy, draft, rows, end - begin, rig_row(rig, logits, begin),
+	forward_run(rig->forward, rig->policy, part, rows, end - begin, rig_row(rig, logits, begin),
 	            forward_logits_stride(&rig->policy->config));
 }
 
-float *rig_run(const struct policy_rig *rig, const int *tokens, int n, bool draft)
+float *rig_run(const struct policy_rig *rig, const int *tokens, int n, enum policy_part part)
 {
 	struct kv_seq seq;
 	float *logits = rig_logits(rig, n);
 	kv_seq_open(&seq, rig->cache);
-	rig_run_piece(rig, &seq, tokens, 0, n, draft, logits);
+	rig_run_piece(rig, &seq, tokens, 0, n, part, logits);
 	kv_seq_close(&seq);
 	return logits;
 }

@@ -30,9 +30,9 @@ float *rig_row(const struct policy_rig *rig, float *logits, int row);
 
 /* Positions [begin, end) of tokens in one call, logits into the rows of those positions. */
 void rig_run_piece(const struct policy_rig *rig, struct kv_seq *seq, const int *tokens, int begin, int end,
-                   bool draft, float *logits);
+                   enum policy_part part, float *logits);
 
 /* The first n tokens in one call on a fresh sequence; owned by the caller. */
-float *rig_run(const struct policy_rig *rig, const int *tokens, int n, bool draft);
+float *rig_run(const struct policy_rig *rig, const int *tokens, int n, enum policy_part part);
 
 #endif

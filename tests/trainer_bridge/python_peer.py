@@ -20,6 +20,7 @@ def check_trajectory(t, batch_id, i, n_response):
     assert t.seed == 0xfedcba9876543210 + sample
     assert t.n_prompt == 3 and list(t.tokens) == [1, 70000, 42] + [100 + k for k in range(n_response)]
     assert list(t.logprobs) == [0.0] * 3 + [-0.125 * k for k in range(n_response)]
+    assert list(t.target_logprobs) == [0.0] * 3 + [float("-inf") if k == 1 else -0.25 * k for k in range(n_response)]
     half = n_response // 2
     assert list(t.versions) == [-1] * 3 + [6] * half + [7] * (n_response - half)
     assert list(t.mask) == [0] * 3 + [1] * n_response

@@ -223,7 +223,7 @@ static void engine_logprobs(float *out, const struct policy *policy, const struc
 	struct forward *forward = forward_open(c, LENGTH, 1);
 	for (int i = 0; i < sequence->n_tokens; i++)
 		rows[i] = (struct forward_row){ &seq, i, sequence->tokens[i], i };
-	forward_run(forward, policy, false, rows, sequence->n_tokens, logits, stride);
+	forward_run(forward, policy, PART_TARGET, rows, sequence->n_tokens, logits, stride);
 	for (int i = sequence->first; i < sequence->n_tokens; i++)
 		*out++ = objective_softmax(logits + (size_t)(i - 1) * stride, c->vocab_size, 1, sequence->tokens[i],
 		                           NULL);

@@ -67,6 +67,25 @@ static void test_importance_weight_is_capped(void **state)
 	assert_near(objective_evaluate(&options, &token).tis, 1, 0);
 }
 
+/* The old policy cannot draw it: no policy loss, whatever the advantage; the KL stays. */
+static void test_token_outside_the_old_policy(void **state)
+{
+	(void)state;
+	struct objective_options options = plain;
+	options.tis_clip = 2;
+	options.kl_coef = 0.5f;
+	for (float advantage = -2; advantage <= 2; advantage++) {
+		struct objective_token token = token_with(1, advantage);
+		token.logp_old = -INFINITY;
+		token.logp_ref = token.logp + logf(2);
+		struct objective_result r = objective_evaluate(&options, &token);
+		assert_near(r.tis, 0, 0);
+		assert_near(r.loss, 0.5 * (1 - log(2)), 1e-6);
+		assert_near(r.gradient, -0.5, 1e-6);
+		assert_int_equal(r.clipped, false);
+	}
+}
+
 static void test_weight_zero_is_nothing(void **state)
 {
 	(void)state;
@@ -281,6 +300,37 @@ static void test_batch_minibatches_clip(void **state)
 	batch_close(&b);
 }
 
+/* Old log-probabilities that are recorded are taken, in place of a pass: weights and ratios follow them, the
+ * weights alone follow the behaviour policy's. */
+static void test_batch_takes_recorded_targets(void **state)
+{
+	(void)state;
+	for (int minibatches = 1; minibatches <= 2; minibatches++) {
+		struct trainer_report reports[4];
+		for (int i = 0; i < 4; i++) {
+			struct batch b;
+			batch_open(&b);
+			b.config.trainer.minibatches = minibatches;
+			b.config.trainer.learning_rate = 0;
+			for (int m = 0; i > 0 && m < MEMBERS; m++) {
+				struct trajectory *t = b.members[m];
+				trajectory_keep_target(t);
+				for (int k = PROMPT; k < t->n_tokens; k++) t->target_logprobs[k] = t->logprobs[k] + logf(1.5f);
+				if (i == 2) t->sampling.top_p = 0.9f; /* of the truncated distribution: no old policy's */
+				if (i == 3) memcpy(t->target_logprobs, t->logprobs, (size_t)t->n_tokens * sizeof(float));
+			}
+			reports[i] = update(&b);
+			batch_close(&b);
+		}
+		assert_near(reports[0].clip_frac, 0, 0); /* old is the present policy: ratio 1 */
+		assert_near(reports[1].tis_mean, 1.5, 1e-5);
+		assert_near(reports[3].tis_mean, 1, 0);
+		assert_true(reports[1].clip_frac > 0); /* the present policy is far from the recorded one */
+		assert_near(reports[2].loss, reports[0].loss, 0);
+		assert_near(reports[2].tis_mean, reports[0].tis_mean, 0);
+	}
+}
+
 static void test_batch_kl_holds_back(void **state)
 {
 	(void)state;
@@ -328,6 +378,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clip_sides),
 		cmocka_unit_test(test_importance_weight_is_capped),
+		cmocka_unit_test(test_token_outside_the_old_policy),
 		cmocka_unit_test(test_weight_zero_is_nothing),
 		cmocka_unit_test(test_kl),
 		cmocka_unit_test(test_gradient_is_the_derivative),
@@ -337,6 +388,7 @@ int main(void)
 		cmocka_unit_test(test_batch_masked_tokens_have_no_gradient),
 		cmocka_unit_test(test_batch_weights_are_relative),
 		cmocka_unit_test(test_batch_minibatches_clip),
+		cmocka_unit_test(test_batch_takes_recorded_targets),
 		cmocka_unit_test(test_batch_kl_holds_back),
 		cmocka_unit_test(test_batch_refuses_foreign_tokens),
 	};

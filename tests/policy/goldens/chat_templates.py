@@ -366,3 +366,12 @@ CONVERSATIONS = [
     [_system([{"type": "text", "text": "sys"}]), _user([{"type": "image"}, {"type": "text", "text": "what?"}])],
     [{"role": "developer", "content": "d"}, _user("\ttab\r\nline\u2028sep\u00a0")],
 ]
+
+# Variables that people give a template, beside or in place of its own.
+KWARGS = [
+    {"enable_thinking": False},
+    {"enable_thinking": True},
+    {"date_string": "02 Mar 2031"},
+    {"add_generation_prompt": False, "bos_token": "<other>", "eos_token": "</other>"},
+    {"tools": [{"type": "function", "function": {"name": "weather", "parameters": {"city": "text"}}}]},
+]

@@ -5,7 +5,7 @@
     python3 make_chat_goldens.py DATA_DIR OUT_DIR
 
 DATA_DIR holds models/ and tokenizers/ as downloaded; OUT_DIR is this folder.  chat_templates.json: what each
-template renders, or null where it refuses; of templates in DATA_DIR the folder is kept, not the text.  The
+template renders, or null where it refuses, and what it renders given further variables (kwargs); of templates in DATA_DIR the folder is kept, not the text.  The
 first templates are those of published models, the ones called "like ..." were written for these goldens and
 use what the templates of those models use.  jinja.json: small templates, construct by construct.
 """
@@ -20,7 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 sys.dont_write_bytecode = True  # the two modules beside this script leave no __pycache__
 from chat_snippets import SNIPPETS, VARIABLES  # noqa: E402
-from chat_templates import CONVERSATIONS, TEMPLATES  # noqa: E402
+from chat_templates import CONVERSATIONS, KWARGS, TEMPLATES  # noqa: E402
 
 NOW = datetime(2024, 7, 26, 12)  # JINJA_NOW of policy/jinja.h
 
@@ -74,6 +74,8 @@ def chat_golden(env, data, name, template=None, folder=None, bos_token="", eos_t
     variables.update((key, golden[key]) for key in ("bos_token", "eos_token") if golden[key])
     golden["cases"] = [{"messages": messages, "text": render(env, text, dict(variables, messages=messages))}
                        for messages in CONVERSATIONS]
+    golden["kwargs"] = [{"variables": kwargs, "text": render(env, text, {**variables, **kwargs, "messages": CONVERSATIONS[1]})}
+                        for kwargs in KWARGS]
     return {key: value for key, value in golden.items() if value is not None}
 
 
