@@ -228,14 +228,14 @@ void bench_table_close(struct bench_table *table, FILE *out)
 		int width = (int)strlen(table->cells[i]);
 		if (width > widths[i % n]) widths[i % n] = width;
 	}
-	for (int i = 0; i < table->n_cells; i++) {
+	for (int i = 0; out && i < table->n_cells; i++) {
 		int column = i % n;
 		bool last = column == n - 1;
 		if (column < table->n_left) fprintf(out, "%-*s", last ? 0 : widths[column], table->cells[i]);
 		else fprintf(out, "%*s", widths[column], table->cells[i]);
 		fputs(last ? "\n" : "  ", out);
-		free(table->cells[i]);
 	}
+	for (int i = 0; i < table->n_cells; i++) free(table->cells[i]);
 	free(table->cells);
 	free(widths);
 	free(table);

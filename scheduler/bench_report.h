@@ -82,7 +82,7 @@ void bench_cell(struct bench_table *table, const char *format, ...) __attribute_
 /* Fill the row that was begun with empty cells. */
 void bench_row_end(struct bench_table *table);
 
-/* Print and free. */
+/* Print (out NULL: not) and free. */
 void bench_table_close(struct bench_table *table, FILE *out);
 
 #endif

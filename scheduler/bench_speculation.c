@@ -338,10 +338,9 @@ int bench_speculation(int argc, char **argv, struct err *err)
 		if (!rc && options.json) print_json(&b, b.active[i]);
 		else if (!rc) table_rows(&b, table, b.active[i]);
 	}
-	if (!rc && !options.json) {
-		print_head(&b);
-		bench_table_close(table, stdout);
-	}
+	bool shown = !rc && !options.json;
+	if (shown) print_head(&b);
+	bench_table_close(table, shown ? stdout : NULL);
 	for (int f = 0; f < b.n_formats; f++) policy_free(b.policies[f]);
 	prompts_free(&b.prompts);
 	weights_free(&b.weights);

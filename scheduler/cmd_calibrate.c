@@ -57,6 +57,7 @@ static int options_read(struct calibrate_options *o, int argc, char **argv, stru
 		.out = "costs.jsonl", .threads = bench_threads_default(), .rows = 128, .format = config.speculation.format,
 		.head = config.speculation.head_format, .kv = config.worker.kv_format,
 	};
+	config_free(&config);
 	if (!arguments_want_help(argc, argv)) return arguments_parse(table, n, argc, argv, err);
 	arguments_print_help(table, n, "calibrate", "what forward calls cost on this machine, for speculation.costs", stdout);
 	exit(EXIT_SUCCESS);
