@@ -112,7 +112,8 @@ void engine_drafts_plan(struct engine *e, int n)
 		reserve_draft(e->decoding[i], &e->plan[i]);
 		drafting |= e->decoding[i]->n_draft > 0;
 	}
-	if (!drafting) rest(e, workspace_now(&e->workspace) - start);
+	bool wanted = e->speculation.planned_tokens > n; /* though a probe may have come in between */
+	if (!drafting && !wanted) rest(e, workspace_now(&e->workspace) - start);
 	stats->drafting_rounds += drafting;
 	stats->planned_tokens += e->speculation.planned_tokens;
 	stats->planned_seconds += e->speculation.planned_seconds;

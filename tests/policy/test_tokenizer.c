@@ -22,27 +22,6 @@ static uint32_t random_below(uint32_t n)
 	return (uint32_t)((uint64_t)random_state * n >> 32);
 }
 
-/* A component given as JSON text in place of the one at key. */
-static json_t *small_with(const char *key, const char *text)
-{
-	json_error_t error;
-	json_t *json = tokens_small_json(), *value = json_loads(text, JSON_DECODE_ANY, &error);
-
-	if (!value)
-		fail_msg("%s: %s", text, error.text);
-	json_object_set_new(json, key, value);
-	return json;
-}
-
-/* The same inside model. */
-static json_t *small_model_with(const char *key, const char *text)
-{
-	json_t *json = tokens_small_json();
-
-	json_object_set_new(json_object_get(json, "model"), key, json_loads(text, JSON_DECODE_ANY, NULL));
-	return json;
-}
-
 static void expect_ids(const struct tokenizer *tokenizer, const char *text, size_t n, const int32_t *expected,
                        size_t n_expected)
 {
@@ -100,7 +79,7 @@ static void test_added_tokens(void **state)
 static void test_added_token_flags(void **state)
 {
 	(void)state;
-	struct tokenizer *t = tokens_open(small_with("added_tokens",
+	struct tokenizer *t = tokens_open(tokens_small_with("added_tokens",
 		"[{\"id\":261,\"content\":\"<l>\",\"lstrip\":true},{\"id\":262,\"content\":\"<r>\",\"rstrip\":true},"
 		"{\"id\":263,\"content\":\"word\",\"single_word\":true},{\"id\":264,\"content\":\"<l>x\"}]"));
 
@@ -160,7 +139,7 @@ static void test_ill_formed_is_apart(void **state)
 	EXPECT(t, "the\xFF\xFEthe", TOKENS_THE, 0xFF, 0xFE, TOKENS_THE);
 	EXPECT(t, "the \xC3 the", TOKENS_THE, ' ', 0xC3, TOKENS_SPACE_THE);
 	tokenizer_close(t);
-	t = tokens_open(small_with("normalizer", "{\"type\":\"NFC\"}"));
+	t = tokens_open(tokens_small_with("normalizer", "{\"type\":\"NFC\"}"));
 	EXPECT(t, "e\xCC\x81\xFF" "e\xCC\x81", 0xC3, 0xA9, 0xFF, 0xC3, 0xA9);
 	tokenizer_close(t);
 }
@@ -170,7 +149,7 @@ static void test_long_run(void **state)
 {
 	enum { N = 400000 };
 	struct tokenizer *t =
-		tokens_open(small_with("pre_tokenizer", "{\"type\":\"ByteLevel\",\"use_regex\":false}"));
+		tokens_open(tokens_small_with("pre_tokenizer", "{\"type\":\"ByteLevel\",\"use_regex\":false}"));
 	struct err err = {0};
 	char *text = malloc(N);
 	int32_t *ids;
@@ -232,7 +211,7 @@ static void test_lossy_decode(void **state)
 	free(text);
 	tokenizer_close(t);
 
-	json_t *json = small_model_with("vocab", "{\"<0x61>\":0,\"<0xE4>\":1,\"<0xBD>\":2,\"x\":3}");
+	json_t *json = tokens_small_model_with("vocab", "{\"<0x61>\":0,\"<0xE4>\":1,\"<0xBD>\":2,\"x\":3}");
 	json_object_set_new(json_object_get(json, "model"), "merges", json_array());
 	json_object_set_new(json, "added_tokens", json_null());
 	json_object_set_new(json, "decoder", json_pack("{s:s}", "type", "ByteFallback"));
@@ -248,7 +227,7 @@ static void test_lossy_decode(void **state)
 
 static void test_template(void **state)
 {
-	struct tokenizer *t = tokens_open(small_with(
+	struct tokenizer *t = tokens_open(tokens_small_with(
 		"post_processor",
 		"{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},"
 		"{\"type\":\"TemplateProcessing\",\"single\":["
@@ -275,7 +254,7 @@ static void test_unknown_character(void **state)
 	size_t n;
 
 	(void)state;
-	json_t *json = small_model_with("vocab", "{\"a\":0,\"b\":1,\"<unk>\":2}"), *model = json_object_get(json, "model");
+	json_t *json = tokens_small_model_with("vocab", "{\"a\":0,\"b\":1,\"<unk>\":2}"), *model = json_object_get(json, "model");
 	json_object_set_new(model, "merges", json_array());
 	json_object_set_new(json, "pre_tokenizer", json_null());
 	json_object_set_new(json, "added_tokens", json_null());
@@ -306,7 +285,7 @@ static void test_unknown_character(void **state)
 static void test_added_ids(void **state)
 {
 	(void)state;
-	json_t *json = small_model_with("vocab", "{\"a\":0,\"b\":7,\"ab\":9}"), *model = json_object_get(json, "model");
+	json_t *json = tokens_small_model_with("vocab", "{\"a\":0,\"b\":7,\"ab\":9}"), *model = json_object_get(json, "model");
 	json_object_set_new(model, "merges", json_pack("[s]", "a b"));
 	json_object_set_new(model, "ignore_merges", json_true());
 	json_object_set_new(json, "pre_tokenizer", json_null());

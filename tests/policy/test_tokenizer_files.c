@@ -20,27 +20,6 @@ static uint32_t random_below(uint32_t n)
 	return (uint32_t)((uint64_t)random_state * n >> 32);
 }
 
-/* A component given as JSON text in place of the one at key. */
-static json_t *small_with(const char *key, const char *text)
-{
-	json_error_t error;
-	json_t *json = tokens_small_json(), *value = json_loads(text, JSON_DECODE_ANY, &error);
-
-	if (!value)
-		fail_msg("%s: %s", text, error.text);
-	json_object_set_new(json, key, value);
-	return json;
-}
-
-/* The same inside model. */
-static json_t *small_model_with(const char *key, const char *text)
-{
-	json_t *json = tokens_small_json();
-
-	json_object_set_new(json_object_get(json, "model"), key, json_loads(text, JSON_DECODE_ANY, NULL));
-	return json;
-}
-
 static json_t *small_with_expression(const char *regex)
 {
 	json_t *json = tokens_small_json();
@@ -96,7 +75,7 @@ static void test_unsupported(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-		expect_refused(small_with(cases[i].key, cases[i].value), ERR_UNSUPPORTED, cases[i].says);
+		expect_refused(tokens_small_with(cases[i].key, cases[i].value), ERR_UNSUPPORTED, cases[i].says);
 }
 
 /* Expressions that PCRE2 would take with another meaning than Oniguruma, or that it cannot express. */
@@ -173,9 +152,9 @@ static void test_malformed(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-		expect_refused(small_with(cases[i].key, cases[i].value), ERR_INVALID, cases[i].says);
+		expect_refused(tokens_small_with(cases[i].key, cases[i].value), ERR_INVALID, cases[i].says);
 	for (size_t i = 0; i < sizeof models / sizeof *models; i++)
-		expect_refused(small_model_with(models[i].key, models[i].value), ERR_INVALID, models[i].says);
+		expect_refused(tokens_small_model_with(models[i].key, models[i].value), ERR_INVALID, models[i].says);
 	expect_refused(json_array(), ERR_INVALID, "expected an object, found a list");
 }
 
@@ -238,7 +217,7 @@ static void test_hostile_files(void **state)
 /* An expression that backtracks without end is an error within the match limit. */
 static void test_runaway_expression(void **state)
 {
-	struct tokenizer *t = tokens_open(small_with("pre_tokenizer",
+	struct tokenizer *t = tokens_open(tokens_small_with("pre_tokenizer",
 		"{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a|aa)+$\"},\"behavior\":\"Isolated\"}"));
 	static const char text[] = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab";
 	struct err err = {0};
@@ -266,7 +245,7 @@ static void test_large_claims(void **state)
 	assert_non_null(strstr(err.text, "depth"));
 	assert_int_equal(tokenizer_parse(&t, deep, (size_t)1 << 31, &err), ERR_TOO_BIG); /* not read */
 	free(deep);
-	expect_refused(small_model_with("vocab", "{\"a\":4294967296}"), ERR_INVALID, "the id of \"a\" is 4294967296");
+	expect_refused(tokens_small_model_with("vocab", "{\"a\":4294967296}"), ERR_INVALID, "the id of \"a\" is 4294967296");
 	json_t *sequence = json_object();
 	for (int i = 0; i < 65; i++) {
 		json_t *outer = json_pack("{s:s, s:[o,{s:s}]}", "type", "Sequence", "normalizers",

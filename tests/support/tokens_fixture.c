@@ -2,10 +2,16 @@
 #include "tests/support/tokens_fixture.h"
 
 #include <dirent.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "policy/tokenizer.h"
 #include "policy/utf8.h"
@@ -122,4 +128,23 @@ void tokens_folder_remove(const char *folder)
 	}
 	closedir(entries);
 	rmdir(folder);
+}
+
+json_t *tokens_small_with(const char *key, const char *text)
+{
+	json_error_t error;
+	json_t *json = tokens_small_json(), *value = json_loads(text, JSON_DECODE_ANY, &error);
+
+	if (!value)
+		fail_msg("%s: %s", text, error.text);
+	json_object_set_new(json, key, value);
+	return json;
+}
+
+json_t *tokens_small_model_with(const char *key, const char *text)
+{
+	json_t *json = tokens_small_json();
+
+	json_object_set_new(json_object_get(json, "model"), key, json_loads(text, JSON_DECODE_ANY, NULL));
+	return json;
 }

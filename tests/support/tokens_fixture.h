@@ -20,6 +20,10 @@ json_t *tokens_golden(const char *name);
 /* A byte-level tokenizer.json: id = byte for the 256 bytes, then
  *     256 th, 257 the, 258 " the", 259 aa, 260 aaaa; 261 <|end|> and 262 <|user|>, both special. */
 json_t *tokens_small_json(void);
+
+/* The same with a component given as JSON text in place of the one at key; that key inside model. */
+json_t *tokens_small_with(const char *key, const char *text);
+json_t *tokens_small_model_with(const char *key, const char *text);
 enum {
 	TOKENS_TH = 256,
 	TOKENS_THE,
