@@ -82,7 +82,7 @@ static void sync_folder_of(const char *path)
 	close(fd);
 }
 
-int file_replace(const char *path, const struct file_part *parts, int n_parts, struct err *err)
+static int replace(const char *path, const struct file_part *parts, int n_parts, bool sync, struct err *err)
 {
 	char beside[PATH_MAX];
 	int length = snprintf(beside, sizeof beside, "%s.tmp-%ld", path, (long)getpid());
@@ -93,18 +93,28 @@ int file_replace(const char *path, const struct file_part *parts, int n_parts, s
 	bool failed = false;
 	for (int i = 0; i < n_parts && !failed; i++)
 		failed = write_all(fd, parts[i].bytes, parts[i].n_bytes) != 0;
-	failed = failed || fsync(fd) != 0;
+	failed = failed || (sync && fsync(fd) != 0);
 	int saved = errno;
 	if (close(fd) != 0 && !failed) {
 		failed = true;
 		saved = errno;
 	}
 	if (!failed && rename(beside, path) == 0) {
-		sync_folder_of(path);
+		if (sync) sync_folder_of(path);
 		return 0;
 	}
 	if (failed) errno = saved;
 	int code = err_set_errno(err, ERR_IO, "cannot write %s", path);
 	unlink(beside);
 	return code;
+}
+
+int file_replace(const char *path, const struct file_part *parts, int n_parts, struct err *err)
+{
+	return replace(path, parts, n_parts, true, err);
+}
+
+int file_replace_unsynced(const char *path, const struct file_part *parts, int n_parts, struct err *err)
+{
+	return replace(path, parts, n_parts, false, err);
 }

@@ -29,4 +29,7 @@ struct file_part {
  * the whole new file. */
 int file_replace(const char *path, const struct file_part *parts, int n_parts, struct err *err);
 
+/* The same without waiting for the disk: whole after the death of the process, not after that of the machine. */
+int file_replace_unsynced(const char *path, const struct file_part *parts, int n_parts, struct err *err);
+
 #endif

@@ -20,13 +20,14 @@
 
 enum { PARTS_MAX = 3, COPY_ROWS = 64, RELEASE_ELEMENTS = 2 << 20 /* read by a thread between two hints */ };
 
-/* A policy in the making. */
-struct maker {
+/* A policy in the making, unit by unit: the embedding, each layer, the last norm, the head. */
+struct policy_maker {
 	struct policy *policy;
 	const struct weights *weights;
-	const struct draft_options *draft;
+	struct draft_options draft;
 	int n_threads;
 	int bad; /* a tensor that holds NaN or infinity, or -1 */
+	int *lacks; /* [n_layers + 3] tensors that a unit still waits for */
 };
 
 /* The outputs of a linear layer: the rows of tensors one after the other, each from an output on. */
@@ -35,7 +36,7 @@ struct parts {
 	int n_parts, tensor[PARTS_MAX], at[PARTS_MAX];
 };
 
-static int tensor_index(const struct maker *maker, int layer, const char *name)
+static int tensor_index(const struct policy_maker *maker, int layer, const char *name)
 {
 	char full[96];
 	if (layer < 0) snprintf(full, sizeof full, "%s", name);
@@ -56,7 +57,7 @@ static void *take(struct policy *policy, size_t n_bytes)
 
 /* ---- vectors and the embedding ---- */
 
-static const uint16_t *vector(struct maker *maker, int tensor, uint16_t *scratch)
+static const uint16_t *vector(struct policy_maker *maker, int tensor, uint16_t *scratch)
 {
 	const struct weight_tensor *t = &maker->weights->tensors[tensor];
 	const uint16_t *values = weights_rows(maker->weights, tensor, 0, 1, scratch);
@@ -64,7 +65,7 @@ static const uint16_t *vector(struct maker *maker, int tensor, uint16_t *scratch
 	return values;
 }
 
-static uint16_t *take_norm(struct maker *maker, int layer, const char *name)
+static uint16_t *take_norm(struct policy_maker *maker, int layer, const char *name)
 {
 	int tensor = tensor_index(maker, layer, name);
 	size_t n = (size_t)maker->weights->tensors[tensor].cols;
@@ -75,7 +76,7 @@ static uint16_t *take_norm(struct maker *maker, int layer, const char *name)
 }
 
 /* bias[at ...] from a vector of the layer; bias [n] is made where it is not there yet. */
-static void take_bias(struct maker *maker, struct linear *linear, int layer, const char *name, int at)
+static void take_bias(struct policy_maker *maker, struct linear *linear, int layer, const char *name, int at)
 {
 	int tensor = tensor_index(maker, layer, name), n = maker->weights->tensors[tensor].cols;
 	if (!linear->bias) {
@@ -115,7 +116,7 @@ static void copy_share(const struct team *team, void *arg)
 	}
 }
 
-static uint16_t *take_matrix(struct maker *maker, int tensor)
+static uint16_t *take_matrix(struct policy_maker *maker, int tensor)
 {
 	const struct weight_tensor *t = &maker->weights->tensors[tensor];
 	size_t n_bytes = (size_t)t->rows * (size_t)t->cols * sizeof(uint16_t);
@@ -229,7 +230,7 @@ static int find_bad(const struct parts *parts)
 }
 
 /* n, k, target and drafter of a linear layer whose n outputs are the parts'. */
-static void take_linear(struct maker *maker, struct linear *linear, const struct parts *parts, int n,
+static void take_linear(struct policy_maker *maker, struct linear *linear, const struct parts *parts, int n,
                         enum format format)
 {
 	int k = maker->weights->tensors[parts->tensor[0]].cols;
@@ -238,7 +239,7 @@ static void take_linear(struct maker *maker, struct linear *linear, const struct
 	linear->target = take(maker->policy, packed_bf16_elements(n, k) * sizeof *linear->target);
 	if (format != FORMAT_BF16)
 		qmatrix_place(&linear->draft, format, n, k, take(maker->policy, qmatrix_bytes(format, n, k)));
-	struct packing packing = {.linear = linear, .parts = parts, .quantizer = maker->draft->quantizer};
+	struct packing packing = {.linear = linear, .parts = parts, .quantizer = maker->draft.quantizer};
 	team_run(maker->n_threads, pack_panels, &packing);
 	if (packing.bad) maker->bad = find_bad(parts);
 	release_outputs(parts, 0, n);
@@ -246,7 +247,7 @@ static void take_linear(struct maker *maker, struct linear *linear, const struct
 
 /* ---- one layer ---- */
 
-static void take_qkv(struct maker *maker, struct linear *qkv, int i)
+static void take_qkv(struct policy_maker *maker, struct linear *qkv, int i)
 {
 	const struct model_config *c = &maker->policy->config;
 	int q_dim = c->n_heads * c->head_dim, kv_dim = c->n_kv_heads * c->head_dim;
@@ -255,7 +256,7 @@ static void take_qkv(struct maker *maker, struct linear *qkv, int i)
 		.tensor = {tensor_index(maker, i, "self_attn.q_proj.weight"), tensor_index(maker, i, "self_attn.k_proj.weight"),
 		           tensor_index(maker, i, "self_attn.v_proj.weight")},
 	};
-	take_linear(maker, qkv, &parts, q_dim + 2 * kv_dim, maker->draft->format);
+	take_linear(maker, qkv, &parts, q_dim + 2 * kv_dim, maker->draft.format);
 	if (!c->qkv_bias) return;
 	take_bias(maker, qkv, i, "self_attn.q_proj.bias", 0);
 	take_bias(maker, qkv, i, "self_attn.k_proj.bias", q_dim);
@@ -263,27 +264,27 @@ static void take_qkv(struct maker *maker, struct linear *qkv, int i)
 }
 
 /* Up begins with a panel of its own. */
-static void take_gate_up(struct maker *maker, struct linear *gate_up, int i)
+static void take_gate_up(struct policy_maker *maker, struct linear *gate_up, int i)
 {
 	int padded = policy_ffn_padded(&maker->policy->config);
 	struct parts parts = {
 		.weights = maker->weights, .n_parts = 2, .at = {0, padded},
 		.tensor = {tensor_index(maker, i, "mlp.gate_proj.weight"), tensor_index(maker, i, "mlp.up_proj.weight")},
 	};
-	take_linear(maker, gate_up, &parts, 2 * padded, maker->draft->format);
+	take_linear(maker, gate_up, &parts, 2 * padded, maker->draft.format);
 	if (!maker->policy->config.mlp_bias) return;
 	take_bias(maker, gate_up, i, "mlp.gate_proj.bias", 0);
 	take_bias(maker, gate_up, i, "mlp.up_proj.bias", padded);
 }
 
 /* A layer of one tensor. */
-static void take_plain(struct maker *maker, struct linear *linear, int tensor, enum format format)
+static void take_plain(struct policy_maker *maker, struct linear *linear, int tensor, enum format format)
 {
 	struct parts parts = {.weights = maker->weights, .n_parts = 1, .tensor = {tensor}};
 	take_linear(maker, linear, &parts, maker->weights->tensors[tensor].rows, format);
 }
 
-static void take_layer(struct maker *maker, int i)
+static void take_layer(struct policy_maker *maker, int i)
 {
 	const struct model_config *c = &maker->policy->config;
 	struct layer *layer = &maker->policy->layers[i];
@@ -294,10 +295,10 @@ static void take_layer(struct maker *maker, int i)
 		layer->k_norm = take_norm(maker, i, "self_attn.k_norm.weight");
 	}
 	take_qkv(maker, &layer->qkv, i);
-	take_plain(maker, &layer->o, tensor_index(maker, i, "self_attn.o_proj.weight"), maker->draft->format);
+	take_plain(maker, &layer->o, tensor_index(maker, i, "self_attn.o_proj.weight"), maker->draft.format);
 	if (c->o_bias) take_bias(maker, &layer->o, i, "self_attn.o_proj.bias", 0);
 	take_gate_up(maker, &layer->gate_up, i);
-	take_plain(maker, &layer->down, tensor_index(maker, i, "mlp.down_proj.weight"), maker->draft->format);
+	take_plain(maker, &layer->down, tensor_index(maker, i, "mlp.down_proj.weight"), maker->draft.format);
 	if (c->mlp_bias) take_bias(maker, &layer->down, i, "mlp.down_proj.bias", 0);
 }
 
@@ -319,43 +320,101 @@ struct draft_options draft_options_of(const struct config_speculation *config, i
 	};
 }
 
-static void take_all(struct maker *maker)
+static void take_embedding(struct policy_maker *maker)
 {
-	struct policy *policy = maker->policy;
-	const struct model_config *c = &policy->config;
-	policy->layers = xcalloc((unsigned long)c->n_layers, sizeof *policy->layers);
-	policy->rope_frequency = take(policy, (size_t)c->head_dim / 2 * sizeof *policy->rope_frequency);
-	policy->rope_scale = rope_frequencies(policy->rope_frequency, c);
 	int embedding = tensor_index(maker, -1, "model.embed_tokens.weight");
-	int head = c->tied ? embedding : tensor_index(maker, -1, "lm_head.weight");
-	if (!c->tied) policy->embedding = take_matrix(maker, embedding);
-	for (int i = 0; i < c->n_layers && maker->bad < 0; i++) take_layer(maker, i);
-	if (maker->bad >= 0) return;
-	policy->final_norm = take_norm(maker, -1, "model.norm.weight");
-	take_plain(maker, &policy->head, head, maker->draft->head_format);
+	if (!maker->policy->config.tied) maker->policy->embedding = take_matrix(maker, embedding);
 }
 
-int policy_create(struct policy **out, const struct weights *weights, int64_t version,
-                  const struct draft_options *draft, int n_threads, struct err *err)
+static void take_head(struct policy_maker *maker)
+{
+	const char *head = maker->policy->config.tied ? "model.embed_tokens.weight" : "lm_head.weight";
+	take_plain(maker, &maker->policy->head, tensor_index(maker, -1, head), maker->draft.head_format);
+}
+
+static int n_units(const struct policy_maker *maker) { return maker->policy->config.n_layers + 3; }
+
+static void take_unit(struct policy_maker *maker, int unit)
+{
+	int n_layers = maker->policy->config.n_layers;
+	if (maker->bad >= 0) return;
+	if (unit == 0) take_embedding(maker);
+	else if (unit <= n_layers) take_layer(maker, unit - 1);
+	else if (unit == n_layers + 1) maker->policy->final_norm = take_norm(maker, -1, "model.norm.weight");
+	else take_head(maker);
+}
+
+/* The order of weights.h: embedding, layers of as many tensors each, the norm, the head if it is one of its own. */
+static int unit_of(const struct policy_maker *maker, int tensor)
+{
+	const struct model_config *c = &maker->policy->config;
+	int n_layered = maker->weights->n_tensors - (c->tied ? 2 : 3);
+	if (tensor == 0) return 0;
+	return tensor > n_layered ? c->n_layers + tensor - n_layered : 1 + (tensor - 1) / (n_layered / c->n_layers);
+}
+
+struct policy_maker *policy_maker_open(const struct weights *weights, int64_t version, const struct draft_options *draft,
+                                       int n_threads)
 {
 	static const struct draft_options none = {.format = FORMAT_BF16, .head_format = FORMAT_BF16};
 	assert((weights->data || weights->files) && n_threads >= 1);
 	struct policy *policy = xcalloc(1, sizeof *policy);
+	const struct model_config *c = &policy->config;
 	policy->config = weights->config;
 	policy->version = version;
 	policy->drafts = draft != NULL;
 	policy->draft_fp32 = draft && draft->fp32_activations;
 	policy->draft_choose = draft && draft->choose;
-	policy->bytes = sizeof *policy + (size_t)policy->config.n_layers * sizeof *policy->layers;
-	struct maker maker = {policy, weights, draft ? draft : &none, n_threads, .bad = -1};
-	take_all(&maker);
-	if (maker.bad < 0) {
-		*out = policy;
-		return 0;
-	}
-	policy_free(policy);
-	return err_set(err, ERR_INVALID, "version %lld: tensor %s: expected finite numbers, found NaN or infinity",
-	               (long long)version, weights->tensors[maker.bad].name);
+	policy->bytes = sizeof *policy + (size_t)c->n_layers * sizeof *policy->layers;
+	policy->layers = xcalloc((unsigned long)c->n_layers, sizeof *policy->layers);
+	policy->rope_frequency = take(policy, (size_t)c->head_dim / 2 * sizeof *policy->rope_frequency);
+	policy->rope_scale = rope_frequencies(policy->rope_frequency, c);
+	struct policy_maker *maker = xcalloc(1, sizeof *maker);
+	*maker = (struct policy_maker){policy, weights, draft ? *draft : none, n_threads, .bad = -1};
+	maker->lacks = xcalloc((unsigned long)n_units(maker), sizeof *maker->lacks);
+	for (int i = 0; i < weights->n_tensors; i++) maker->lacks[unit_of(maker, i)]++;
+	maker->lacks[n_units(maker) - 1] += c->tied; /* the head is the embedding */
+	return maker;
+}
+
+void policy_maker_tensor(struct policy_maker *maker, int tensor)
+{
+	int unit = unit_of(maker, tensor), head = n_units(maker) - 1;
+	assert(maker->lacks[unit] > 0);
+	if (--maker->lacks[unit] == 0) take_unit(maker, unit);
+	if (unit == 0 && maker->policy->config.tied && --maker->lacks[head] == 0) take_unit(maker, head);
+}
+
+int policy_maker_finish(struct policy_maker *maker, struct policy **out, struct err *err)
+{
+	if (maker->bad >= 0)
+		return err_set(err, ERR_INVALID, "version %lld: tensor %s: expected finite numbers, found NaN or infinity",
+		               (long long)maker->policy->version, maker->weights->tensors[maker->bad].name);
+	for (int unit = 0; unit < n_units(maker); unit++)
+		if (maker->lacks[unit])
+			return err_set(err, ERR_INCOMPLETE, "version %lld: %d tensors are missing in part %d of the model",
+			               (long long)maker->policy->version, maker->lacks[unit], unit);
+	*out = maker->policy;
+	maker->policy = NULL;
+	return 0;
+}
+
+void policy_maker_close(struct policy_maker *maker)
+{
+	if (!maker) return;
+	policy_free(maker->policy);
+	free(maker->lacks);
+	free(maker);
+}
+
+int policy_create(struct policy **out, const struct weights *weights, int64_t version,
+                  const struct draft_options *draft, int n_threads, struct err *err)
+{
+	struct policy_maker *maker = policy_maker_open(weights, version, draft, n_threads);
+	for (int i = 0; i < weights->n_tensors && maker->bad < 0; i++) policy_maker_tensor(maker, i);
+	int code = policy_maker_finish(maker, out, err);
+	policy_maker_close(maker);
+	return code;
 }
 
 int policy_load(struct policy **policy, const char *dir, const struct draft_options *draft, int n_threads,

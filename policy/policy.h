@@ -71,6 +71,16 @@ static inline int policy_ffn_padded(const struct model_config *config)
 int policy_create(struct policy **policy, const struct weights *weights, int64_t version,
                   const struct draft_options *draft, int n_threads, struct err *err);
 
+/* The same while the weights arrive: a layer is packed and quantized as soon as all its tensors are there, in
+ * whatever order.  weights is borrowed until policy_maker_close; of its data only what was announced is read. */
+struct policy_maker;
+struct policy_maker *policy_maker_open(const struct weights *weights, int64_t version, const struct draft_options *draft,
+                                       int n_threads);
+void policy_maker_tensor(struct policy_maker *maker, int tensor); /* is there now; each once */
+/* ERR_INVALID: NaN or infinity; ERR_INCOMPLETE: not every tensor was there. */
+int policy_maker_finish(struct policy_maker *maker, struct policy **policy, struct err *err);
+void policy_maker_close(struct policy_maker *maker); /* also of one that was given up; NULL is allowed */
+
 /* Version 0 from a model directory. */
 int policy_load(struct policy **policy, const char *dir, const struct draft_options *draft, int n_threads,
                 struct err *err);

@@ -86,8 +86,8 @@ int weights_find(const struct weights *weights, const char *name)
 
 bool weights_finite(const uint16_t *bf16, size_t n)
 {
-	unsigned n_bad = 0;
-	for (size_t i = 0; i < n; i++) n_bad |= (bf16[i] & 0x7f80u) == 0x7f80u;
+	uint16_t n_bad = 0; /* as wide as what is looked at: the loop is one of vectors */
+	for (size_t i = 0; i < n; i++) n_bad |= (uint16_t)((bf16[i] & 0x7f80u) == 0x7f80u);
 	return n_bad == 0;
 }
 
