@@ -13,6 +13,7 @@
 #include "configs/err.h"
 
 /* Values of the CHOICE options, in the order of their choices in options.def. */
+enum durability { DURABILITY_OFF, DURABILITY_PROCESS, DURABILITY_POWER };
 enum rollout_mode { ROLLOUT_EXACT, ROLLOUT_SPECULATIVE, ROLLOUT_QUANTIZED };
 enum { DRAFT_FORMAT_AUTO = 11 }; /* of `format`; those before are enum format of quant/format.h */
 enum draft_head_format { DRAFT_HEAD_SAME, DRAFT_HEAD_BF16, DRAFT_HEAD_FORMATS }; /* then those of `format` */
@@ -21,16 +22,21 @@ enum coupling { COUPLING_COUPLED, COUPLING_MAXIMAL };
 enum draft_quantizer { DRAFT_RTN, DRAFT_SEARCH };
 enum draft_activations { DRAFT_INT8, DRAFT_FP32 };
 enum kv_format { KV_FORMAT_BF16, KV_FORMAT_F32 };
+enum prompt_source { PROMPTS_FROM_FILE, PROMPTS_FROM_TRAINER, PROMPTS_FROM_BOTH };
 enum scheduler_asynchrony { ASYNCHRONY_SYNC, ASYNCHRONY_ONE_STEP_OFF, ASYNCHRONY_ASYNC };
 enum scheduler_kv { WEIGHTS_RECOMPUTE_KV, WEIGHTS_KEEP_KV };
 enum stale_action { STALE_FINISH, STALE_MASK, STALE_DROP };
 enum deferral_action { DEFERRAL_FINISH, DEFERRAL_DROP };
-enum reward_kind { REWARD_EXACT, REWARD_NUMERIC, REWARD_REGEX, REWARD_STEPS, REWARD_NONE };
+enum reward_kind {
+	REWARD_EXACT, REWARD_NUMERIC, REWARD_MATH, REWARD_COUNTDOWN, REWARD_REGEX, REWARD_CONTAINS, REWARD_LENGTH,
+	REWARD_STEPS, REWARD_PROGRAM, REWARD_NONE
+};
 enum advantage_estimator { ADVANTAGE_MC_GRPO, ADVANTAGE_GRPO, ADVANTAGE_DR_GRPO, ADVANTAGE_RLOO };
 enum advantage_scale { SCALE_AUTO, SCALE_MAD, SCALE_STD, SCALE_NONE };
 enum lease_order { LEASE_OLDEST, LEASE_LONGEST };
 enum migrate_kv { MIGRATE_KV_AUTO, MIGRATE_KV_RECOMPUTE, MIGRATE_KV_SHIP };
 enum trainer_kind { TRAINER_REFERENCE, TRAINER_EXTERNAL, TRAINER_NONE };
+enum trainer_push { PUSH_AUTO, PUSH_FULL, PUSH_DELTA };
 enum simulate_lengths_kind { LENGTHS_LOGNORMAL, LENGTHS_PARETO, LENGTHS_UNIFORM, LENGTHS_STORE };
 
 /* struct config_run run; struct config_model model; ... with one field per option:
@@ -79,6 +85,9 @@ int config_load(struct config *config, const char *path, const char *const *sets
 
 /* One "section.key=value" over what is there. */
 int config_set(struct config *config, const char *assignment, struct err *err);
+
+/* ERR_CONFIG where `now` changes something that a run which began with `before` must keep: it says which and why. */
+int config_check_resume(const struct config *before, const struct config *now, struct err *err);
 
 /* The effective config as YAML that config_load takes back; annotated: with type, bounds
  * and help as comments. */

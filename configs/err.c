@@ -73,10 +73,18 @@ const char *err_name(int code)
 	}
 }
 
+static void (*on_no_memory)(void);
+
+void err_on_no_memory(void (*clean_up)(void))
+{
+	on_no_memory = clean_up;
+}
+
 static void *taken(void *memory, unsigned long size)
 {
 	if (!memory && size) {
 		fprintf(stderr, "drumroll: out of memory: the system refused %lu bytes\n", size);
+		if (on_no_memory) on_no_memory();
 		abort();
 	}
 	return memory;

@@ -26,7 +26,8 @@ enum { EXIT_USAGE = 2 }; /* exit status where the request itself was wrong; EXIT
 	X(ERR_MEMORY, -9, "memory")           /* a memory budget cannot hold what is asked */ \
 	X(ERR_PEER, -10, "peer")              /* the other end of a socket or rank misbehaved */ \
 	X(ERR_TIMEOUT, -11, "timeout")        /* nothing happened for the configured time */ \
-	X(ERR_STATE, -12, "state")            /* right request, wrong moment */
+	X(ERR_STATE, -12, "state")            /* right request, wrong moment */ \
+	X(ERR_BASE, -13, "base")              /* a delta against weights that are not held */
 
 #define ERR_ENUM(name, value, text) name = (value),
 enum err_code { ERR_LIST(ERR_ENUM) };
@@ -50,6 +51,7 @@ int err_set_errno(struct err *err, int code, const char *format, ...) __attribut
 const char *err_name(int code);
 
 /* Allocation at start: aborts with a message when there is no memory (DESIGN section 6). */
+void err_on_no_memory(void (*clean_up)(void)); /* called before that; NULL: nothing */
 void *xmalloc(unsigned long size);
 void *xcalloc(unsigned long count, unsigned long size);
 void *xrealloc(void *old, unsigned long size);
