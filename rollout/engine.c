@@ -199,6 +199,13 @@ struct trajectory *engine_withdraw(struct engine *e, uint64_t trajectory_id)
 	return session_close(s, &e->prefixes);
 }
 
+void engine_each_pending(const struct engine *e, void (*each)(void *context, const struct trajectory *trajectory),
+                         void *context)
+{
+	for (const struct session *s = e->queue.first; s; s = s->next) each(context, s->trajectory);
+	for (int i = 0; i < e->n_active; i++) each(context, e->active[i]->trajectory);
+}
+
 void engine_discard(struct engine *e, uint64_t trajectory_id)
 {
 	struct session *s = take_pending(e, trajectory_id);

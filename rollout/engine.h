@@ -25,6 +25,7 @@ struct engine_options {
 	int drafter;         /* enum drafter_kind, in speculative mode */
 	int coupling;        /* enum coupling: how drafts are verified */
 	int draft_length;    /* tokens drafted per round; 0: chosen every round (speculation.h) */
+	int draft_made;      /* with a fixed length: which of the drafters that make to order (draft.h) */
 	int draft_length_max; /* where it is chosen */
 	int64_t suffix_tokens; /* that the suffix drafter remembers */
 	int max_active;      /* sessions decoded together */
@@ -33,7 +34,8 @@ struct engine_options {
 	enum kv_type kv_type; /* numbers in the KV cache */
 	size_t kv_bytes;     /* hard budget */
 	int rank;            /* written into segments */
-	int32_t stop_token;  /* extra stop token or -1; the model's end tokens always stop */
+	int32_t stop_token;  /* extra stop token or -1 */
+	bool ignore_end;     /* the model's end tokens do not stop: lengths are given, as in a measurement */
 	double (*clock)(void); /* seconds, monotonic */
 	const struct speculation_costs *costs; /* borrowed for engine_open; NULL: learned from the first calls on */
 };
@@ -44,6 +46,8 @@ struct engine_stats {
 	uint64_t prefill_rows, decode_rows, verify_rows, draft_rows;
 	uint64_t drafted, accepted, rounds, preemptions, prefix_shared_tokens;
 	uint64_t drafting_rounds;     /* rounds in which some session drafted */
+	uint64_t probe_rounds;        /* of all rounds: those that tried something else than the best plan */
+	double plan_seconds, probe_seconds; /* planning; what probes lost against the best plan, as estimated */
 	double planned_tokens, planned_seconds, planned_exact_seconds; /* as the controller predicted them */
 	double prefill_seconds, draft_seconds, verify_seconds, sample_seconds;
 	uint64_t rescored_tokens, rescore_rows; /* quantized mode: tokens that got the target's log-probability */
@@ -59,8 +63,8 @@ struct engine_stats {
 #define ENGINE_SUMS(X) \
 	X(tokens) X(prefill_rows) X(decode_rows) X(verify_rows) X(draft_rows) X(drafted) X(accepted) X(rounds) \
 	X(preemptions) X(prefix_shared_tokens) X(drafting_rounds) X(planned_tokens) X(planned_seconds) \
-	X(planned_exact_seconds) X(prefill_seconds) X(draft_seconds) X(verify_seconds) X(sample_seconds) \
-	X(rescored_tokens) X(rescore_rows) X(rescore_seconds)
+	X(planned_exact_seconds) X(probe_rounds) X(plan_seconds) X(probe_seconds) X(prefill_seconds) X(draft_seconds) \
+	X(verify_seconds) X(sample_seconds) X(rescored_tokens) X(rescore_rows) X(rescore_seconds)
 
 /* Refuses a budget that cannot hold one sequence of max_context_needed positions. */
 int engine_open(struct engine **engine, const struct policy *policy, const struct engine_options *options,
@@ -93,6 +97,11 @@ struct trajectory *engine_take_finished(struct engine *engine);
 /* Put a sample aside: any one still pending (id 0), or the given one; owned by the caller, NULL if
  * none.  deferrals is not touched.  Its tokens, log-probabilities and segments are complete. */
 struct trajectory *engine_withdraw(struct engine *engine, uint64_t trajectory_id);
+
+/* Every pending sample as it is between two rounds, borrowed for the call; in quantized mode its target_logprobs are not
+ * all there yet. */
+void engine_each_pending(const struct engine *engine, void (*each)(void *context, const struct trajectory *trajectory),
+                         void *context);
 
 /* Throw a pending sample away, if it is there: for one that nobody wants, cheaper than taking it back. */
 void engine_discard(struct engine *engine, uint64_t trajectory_id);

@@ -27,9 +27,10 @@ void engine_drafts_open(struct engine *e)
 	struct speculation_options options = {
 		.length_max = e->draft_length_max,
 		.length_fixed = o->draft_length,
+		.made_fixed = o->draft_made,
 		.n_made = o->drafter == DRAFTER_KIND_SUFFIX ? 0 : e->workspace.policy->draft_choose ? 2 : 1,
 		.sessions_max = o->max_active,
-		.hysteresis = 0.02,
+		.hysteresis = 0.03,
 		.position_share = (double)kv_cache_page_bytes(e->cache) / KV_TILE / (double)e->workspace.policy->bytes,
 	};
 
@@ -78,11 +79,11 @@ static void reserve_draft(struct session *s, const struct plan_session *plan)
 }
 
 /* Where rounds take no longer than planning them does, as with models of a megabyte, a plan without drafts stands
- * for some rounds: planning may take PLAN_SHARE of the time. */
+ * for some rounds: planning may take PLAN_SHARE of the time.  Not while the batch grows or shrinks much. */
 static void rest(struct engine *e, double plan_seconds)
 {
-	static const double PLAN_SHARE = 0.01;
-	enum { REST_MAX = 32 };
+	static const double PLAN_SHARE = 0.003;
+	enum { REST_MAX = 64 };
 	double round_seconds = e->speculation.exact_seconds;
 	double rounds = round_seconds > 0 ? plan_seconds / (PLAN_SHARE * round_seconds) : 0;
 
@@ -94,7 +95,9 @@ void engine_drafts_plan(struct engine *e, int n)
 	struct engine_stats *stats = &e->workspace.stats;
 
 	for (int i = 0; i < n; i++) e->decoding[i]->n_draft = 0;
-	if (!e->drafts || n == 0 || e->plan_rest-- > 0) return;
+	bool alike = 4 * n > 3 * e->plan_n && 3 * n < 4 * e->plan_n;
+	if (!e->drafts || n == 0 || (e->plan_rest-- > 0 && alike)) return;
+	e->plan_n = n;
 	double start = workspace_now(&e->workspace);
 	e->plan_rest = 0;
 	for (int i = 0; i < n; i++) {
@@ -106,14 +109,20 @@ void engine_drafts_plan(struct engine *e, int n)
 		};
 		if (e->suffix && e->plan[i].room > 0) look_up(e, s, &e->plan[i]);
 	}
-	speculation_plan(&e->speculation, e->plan, n);
+	int riders = workspace_whole_rows(&e->workspace, e->workspace.n_rows);
+	speculation_plan(&e->speculation, e->plan, n, riders);
 	bool drafting = false;
 	for (int i = 0; i < n; i++) {
 		reserve_draft(e->decoding[i], &e->plan[i]);
 		drafting |= e->decoding[i]->n_draft > 0;
 	}
 	bool wanted = e->speculation.planned_tokens > n; /* though a probe may have come in between */
-	if (!drafting && !wanted) rest(e, workspace_now(&e->workspace) - start);
+	double seconds = workspace_now(&e->workspace) - start;
+	if (!drafting && !wanted) rest(e, seconds);
+	e->speculation.overhead += (seconds - e->speculation.overhead) / 8;
+	stats->plan_seconds += seconds;
+	stats->probe_rounds = e->speculation.probe_rounds;
+	stats->probe_seconds = e->speculation.probe_seconds;
 	stats->drafting_rounds += drafting;
 	stats->planned_tokens += e->speculation.planned_tokens;
 	stats->planned_seconds += e->speculation.planned_seconds;

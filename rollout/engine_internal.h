@@ -17,7 +17,7 @@ struct engine {
 	struct speculation speculation;
 	struct suffix_memory *suffix; /* NULL: not asked for */
 	struct plan_session *plan; /* [max_active] */
-	int plan_rest;             /* rounds for which the last plan, no drafts, stands */
+	int plan_rest, plan_n;     /* rounds for which the last plan, no drafts, stands; the sessions it was for */
 	struct kv_cache *cache;
 	struct prefix_table prefixes;
 	struct session_list queue, finished;

@@ -69,6 +69,20 @@ static int answer_read(char **answer, const json_t *json, const char *key, struc
 	return 0;
 }
 
+static int limit_read(int32_t *max_tokens, const json_t *json, struct err *err)
+{
+	const json_t *value = json_object_get(json, "max_tokens");
+
+	*max_tokens = 0;
+	if (!value || json_is_null(value))
+		return 0;
+	if (!json_is_integer(value) || json_integer_value(value) < 1 || json_integer_value(value) > INT32_MAX)
+		return err_set(err, ERR_INVALID, "max_tokens must be a whole number from 1 to %d, found %s", INT32_MAX,
+		               json_is_integer(value) ? "one outside" : type_name(value));
+	*max_tokens = (int32_t)json_integer_value(value);
+	return 0;
+}
+
 /* Every {prompt} of the template replaced by text.  Returns owned. */
 static char *template_fill(const char *template, const char *text)
 {
@@ -146,6 +160,7 @@ static char *meta_take(const struct loader *loader, json_t *json)
 {
 	json_object_del(json, "id");
 	json_object_del(json, "messages");
+	json_object_del(json, "max_tokens");
 	json_object_del(json, loader->prompt_key);
 	json_object_del(json, loader->answer_key);
 	return json_object_size(json) > 0 ? json_dumps(json, JSON_COMPACT) : NULL;
@@ -169,6 +184,7 @@ static int prompt_read(const struct loader *loader, struct prompt *prompt, json_
 		return err_set(err, ERR_INVALID, "expected a JSON object, found %s", type_name(json));
 	prompt->id = id_read(json, line, err);
 	if (!prompt->id || answer_read(&prompt->answer, json, loader->answer_key, err) != 0 ||
+	    limit_read(&prompt->max_tokens, json, err) != 0 ||
 	    text_read(loader, json, &prompt->text, &chat, err) != 0 ||
 	    tokens_make(loader, prompt, chat, err) != 0)
 		return err->code;

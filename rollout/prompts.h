@@ -1,8 +1,8 @@
 /* prompts.h - prompts from JSON lines, tokenized, in a reproducible order.
  *
  * A line holds `prompt` (text) or `messages` (chat), optionally `id` (default: line number from
- * 0) and `answer`; every other field is kept as meta.  Bad lines are refused with their number
- * before any work starts.
+ * 0), `answer`, and `max_tokens`, a limit of its responses below that of the run; every other field is kept as
+ * meta.  Bad lines are refused with their number before any work starts.
  */
 #ifndef ROLLOUT_PROMPTS_H
 #define ROLLOUT_PROMPTS_H
@@ -21,6 +21,7 @@ struct prompt {
 	char *meta;     /* compact JSON object, or NULL */
 	int32_t *tokens;
 	int32_t n_tokens;
+	int32_t max_tokens; /* its own limit, 0: none */
 };
 
 struct prompts {
@@ -43,7 +44,7 @@ void prompts_free(struct prompts *prompts);
  * keyed by seed where shuffle is set. */
 size_t prompts_index(const struct prompts *prompts, uint64_t ordinal, bool shuffle, uint64_t seed, int32_t *epoch);
 
-/* A fresh trajectory for one sample of a prompt. */
+/* A fresh trajectory for one sample of a prompt; max_tokens, or the prompt's own limit if that is lower. */
 struct trajectory *prompts_open_sample(const struct prompt *prompt, uint64_t group_id, int32_t sample,
                                        int32_t group_size, int32_t epoch, uint64_t run_seed,
                                        const struct sampling_options *sampling, int32_t max_tokens);

@@ -56,7 +56,8 @@ struct trajectory *prompts_open_sample(const struct prompt *prompt, uint64_t gro
                                        int32_t group_size, int32_t epoch, uint64_t run_seed,
                                        const struct sampling_options *sampling, int32_t max_tokens)
 {
-	struct trajectory *trajectory = trajectory_new(prompt->tokens, prompt->n_tokens, max_tokens);
+	int32_t limit = prompt->max_tokens > 0 && prompt->max_tokens < max_tokens ? prompt->max_tokens : max_tokens;
+	struct trajectory *trajectory = trajectory_new(prompt->tokens, prompt->n_tokens, limit);
 
 	trajectory->id = trajectory_id(group_id, sample);
 	trajectory->group_id = group_id;

@@ -13,10 +13,14 @@ int reward_open(struct reward **reward, const struct config_reward *options, str
 	struct reward_pattern *pattern = NULL;
 	if (options->kind == REWARD_REGEX && !*options->pattern)
 		return err_set(err, ERR_CONFIG, "reward.kind regex needs reward.pattern, as in \"answer is (\\S+)\"");
+	if (options->kind == REWARD_PROGRAM && !*options->program)
+		return err_set(err, ERR_CONFIG, "reward.kind program needs reward.program, the command line of the verifier");
 	if (*options->pattern && reward_pattern_open(&pattern, options->pattern, err)) return err->code;
 	*reward = xcalloc(1, sizeof **reward);
 	(*reward)->kind = options->kind;
 	(*reward)->tolerance = options->tolerance;
+	(*reward)->length_target = options->length_target;
+	(*reward)->length_slack = options->length_slack;
 	(*reward)->answer_weight = options->answer_weight;
 	(*reward)->pattern = pattern;
 	return 0;
@@ -34,6 +38,10 @@ static int verify(const struct reward *reward, struct trajectory *trajectory, co
 {
 	switch (reward->kind) {
 	case REWARD_NUMERIC: return reward_score_numeric(reward, trajectory, text, err);
+	case REWARD_MATH: return reward_score_math(reward, trajectory, text, err);
+	case REWARD_COUNTDOWN: return reward_score_countdown(reward, trajectory, text, err);
+	case REWARD_CONTAINS: return reward_score_contains(reward, trajectory, text, err);
+	case REWARD_LENGTH: return reward_score_length(reward, trajectory, text, err);
 	case REWARD_REGEX: return reward_score_regex(reward, trajectory, text, err);
 	case REWARD_STEPS: return reward_score_steps(reward, trajectory, text, err);
 	default: return reward_score_exact(reward, trajectory, text, err);
@@ -45,7 +53,7 @@ int reward_score(const struct reward *reward, struct trajectory *trajectory, con
 {
 	trajectory->has_reward = false;
 	trajectory->reward = trajectory->reward_answer = trajectory->reward_steps = 0;
-	if (reward->kind == REWARD_NONE) return 0; /* the trainer scores */
+	if (reward->kind == REWARD_NONE || reward->kind == REWARD_PROGRAM) return 0; /* others score */
 	if (verify(reward, trajectory, text, err)) {
 		err_context(err, "no reward for prompt %s", trajectory->prompt_id ? trajectory->prompt_id : "?");
 		trajectory->reward_answer = trajectory->reward_steps = 0;

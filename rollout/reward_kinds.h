@@ -14,6 +14,7 @@ struct reward_pattern; /* a compiled regular expression, immutable */
 struct reward {
 	int kind; /* enum reward_kind */
 	double tolerance, answer_weight;
+	int64_t length_target, length_slack; /* tokens */
 	struct reward_pattern *pattern; /* owned; NULL: none was given */
 };
 
@@ -47,6 +48,14 @@ int reward_score_exact(const struct reward *reward, struct trajectory *trajector
                        struct err *err);
 int reward_score_numeric(const struct reward *reward, struct trajectory *trajectory, const char *text,
                          struct err *err);
+int reward_score_math(const struct reward *reward, struct trajectory *trajectory, const char *text,
+                      struct err *err);
+int reward_score_countdown(const struct reward *reward, struct trajectory *trajectory, const char *text,
+                           struct err *err);
+int reward_score_contains(const struct reward *reward, struct trajectory *trajectory, const char *text,
+                          struct err *err);
+int reward_score_length(const struct reward *reward, struct trajectory *trajectory, const char *text,
+                        struct err *err);
 int reward_score_regex(const struct reward *reward, struct trajectory *trajectory, const char *text,
                        struct err *err);
 int reward_score_steps(const struct reward *reward, struct trajectory *trajectory, const char *text,

@@ -18,22 +18,24 @@ static const double PRIOR = 0.7, PRIOR_WEIGHT = 4;
 /* A place in the draft is taken to be like the one before, as if that had been seen in so many trials. */
 static const double PLACE_PRIOR = 16;
 
-/* Fading: how many trials a place in the draft, and a session, remember. */
-static const double PLACE_MEMORY = 512, SESSION_MEMORY = 128;
-
-/* What a round leaves of what is known of places that it did not try, so that none is given up for good; what new
- * weights leave. */
-static const double UNTRIED_FADE = 0.995, NEW_WEIGHTS_TRIALS = 4;
-
 /* How many trials of its own a session needs to count as much as all others together. */
 static const double SESSION_PRIOR = 16;
 
-/* What is not chosen goes stale: acceptance of a drafter, what its calls cost, or, while all rounds draft, the
- * cost of one that does not.  Now and then a round does something else: soon while a drafter is hardly known,
- * often where the alternative promises nearly as much, else seldom. */
-enum { PROBE_ROUNDS_YOUNG = 8, PROBE_ROUNDS = 25, PROBES_PER_FAR_ONE = 8, PROBE_LENGTH = 2, PROBE_SESSIONS = 4 };
-static const double YOUNG_TRIALS = 24;
-static const double PROBE_CLOSE = 0.8;
+/* Probes (speculation.h).  What may pay: a drafter that is hardly known and would pay if nearly all were accepted, or an
+ * alternative that promises nearly as much as the best plan.  The rest is looked at for a smaller share of the time.
+ * Credit is limited in rounds, so that a long quiet time is not followed by a burst. */
+enum { PROBE_ROUNDS_YOUNG = 4, PROBE_ROUNDS = 25, PROBE_LENGTH = 2, PROBE_BATCH_SMALL = 4 };
+static const double CREDIT_ROUNDS = 4, FAR_CREDIT_ROUNDS = 1, GRANT_ROUNDS = 1;
+static const double YOUNG_TRIALS = 24, YOUNG_FIRST = 8, YOUNG_HOPE = 0.98;
+static const double PROBE_CLOSE = 0.9;
+
+/* Credit grows where the batch has doubled or halved, too, but not more often than once in so many rounds; a probe loses
+ * no more than LOSS_ROUNDS and debts end at DEBT_ROUNDS, as a call that was held up is not the probe's fault. */
+static const double LOSS_ROUNDS = 1, DEBT_ROUNDS = 1;
+enum { GRANT_APART = 40 };
+
+/* A change of drafter must promise so much more. */
+static const double CHANGE = 0.01;
 
 enum { DINKELBACH_STEPS = 6 };
 
@@ -41,7 +43,7 @@ enum { DINKELBACH_STEPS = 6 };
 struct plan_scratch {
 	double own[SPECULATION_DRAFTERS]; /* how it does against all, by drafter */
 	double reach;
-	int drafter, length, best_drafter, best_length;
+	int drafter, length, best_drafter, best_length, kept_drafter, kept_length;
 };
 
 void speculation_open(struct speculation *s, const struct speculation_options *options)
@@ -51,6 +53,8 @@ void speculation_open(struct speculation *s, const struct speculation_options *o
 	memset(s, 0, sizeof *s);
 	s->options = *options;
 	s->made = -1;
+	s->pace = 1;
+	s->grant_due = true;
 	s->scratch = xmalloc((size_t)options->sessions_max * sizeof *s->scratch);
 }
 
@@ -63,42 +67,6 @@ void speculation_set_costs(struct speculation *s, const struct speculation_costs
 {
 	s->target = costs->target;
 	for (int i = 0; i < SPECULATION_DRAFTERS; i++) s->drafters[i].cost = costs->drafters[i];
-}
-
-static void fade(struct drafter_state *d, int place, double factor)
-{
-	d->tried[place] *= factor;
-	d->accepted[place] *= factor;
-}
-
-void speculation_forget_acceptance(struct speculation *s)
-{
-	for (int f = 0; f < SPECULATION_DRAFTERS; f++) {
-		struct drafter_state *d = &s->drafters[f];
-		d->fresh = 0;
-		for (int j = 0; j < SPECULATION_LENGTH_MAX; j++) {
-			if (d->tried[j] > NEW_WEIGHTS_TRIALS) fade(d, j, NEW_WEIGHTS_TRIALS / d->tried[j]);
-		}
-	}
-}
-
-void speculation_observe(struct speculation *s, int drafter, int rows, double positions, double seconds)
-{
-	struct cost_table *cost = drafter < 0 ? &s->target : &s->drafters[drafter].cost;
-
-	if (seconds <= 0) return;
-	/* Reading a position's keys and values takes its share of the time that reading the weights takes: that of the
-	 * fastest call. */
-	double share = s->options.position_share, per_position = share * seconds / (1 + share * positions);
-	if (drafter < 0 && (s->target.per_position == 0 || per_position < s->target.per_position))
-		s->target.per_position = per_position;
-	cost->per_position = s->target.per_position;
-	cost_table_observe(cost, rows, positions, seconds);
-}
-
-void speculation_hint(struct speculation *s, int rows, double positions, double seconds)
-{
-	if (seconds > 0) cost_table_hint(&s->target, rows, positions, seconds);
 }
 
 /* Probability, by place, that a draft is accepted if all before it were; later places are rarely reached,
@@ -125,36 +93,16 @@ double speculation_acceptance(const struct speculation *s, int drafter)
 	return accepted / tried;
 }
 
-void speculation_learn(struct speculation *s, int drafter, struct session_acceptance *acceptance, int drafted,
-                       int accepted)
-{
-	struct drafter_state *d = &s->drafters[drafter];
-	struct session_acceptance *own = &acceptance[drafter];
-	int tried = accepted < drafted ? accepted + 1 : drafted;
-
-	for (int j = 0; j < tried && j < SPECULATION_LENGTH_MAX; j++) {
-		if (d->tried[j] > PLACE_MEMORY) fade(d, j, 0.5);
-		d->tried[j]++;
-		d->accepted[j] += j < accepted;
-	}
-	for (int j = drafted; j < SPECULATION_LENGTH_MAX; j++) fade(d, j, UNTRIED_FADE);
-	d->fresh += tried;
-	own->accepted += (float)accepted;
-	own->rejected += (float)(tried - accepted);
-	if (own->accepted + own->rejected > (float)SESSION_MEMORY) {
-		own->accepted /= 2;
-		own->rejected /= 2;
-	}
-}
-
 /* ---- the plan ---- */
 
 /* What the round offers. */
 struct outlook {
 	struct speculation *s;
 	struct plan_session *sessions;
-	int n;
+	int n, riders;
 	double positions; /* mean context */
+	double best_rate; /* of the plan so far */
+	double riders_seconds; /* that prompts in the call add, whatever is drafted */
 	double place[SPECULATION_DRAFTERS][SPECULATION_LENGTH_MAX];
 };
 
@@ -166,12 +114,13 @@ static double rate_of(struct prospect p) { return p.seconds > 0 ? p.tokens / p.s
 
 static double verify_seconds(const struct outlook *o, int rows)
 {
-	return cost_table_seconds(&o->s->target, rows, o->positions * rows);
+	return o->s->pace * cost_table_seconds(&o->s->target, rows + o->riders, o->positions * rows) - o->riders_seconds;
 }
 
 static double draft_seconds(const struct outlook *o, int made, int rows)
 {
-	return made < 0 ? 0 : cost_table_seconds(&o->s->drafters[made].cost, rows, o->positions * rows);
+	if (made < 0) return 0;
+	return o->s->pace * cost_table_seconds(&o->s->drafters[made].cost, rows, o->positions * rows);
 }
 
 static int limit_of(const struct outlook *o, int i, int drafter)
@@ -219,11 +168,22 @@ static void assign(const struct outlook *o, int made, bool use_found, double rat
 	}
 }
 
+/* What one more session adds to a step of a drafter: half its share at most, as calls of a lesser number may be
+ * unknown, and the length as a whole is judged by the whole call. */
+static double draft_row_seconds(const struct outlook *o, int made)
+{
+	int half = (o->n + 1) / 2;
+
+	if (made < 0 || o->n < 2) return 0;
+	double all = draft_seconds(o, made, o->n), slope = (all - draft_seconds(o, made, half)) / (o->n - half);
+	return fmax(0, fmin(slope, all / (2 * o->n)));
+}
+
 /* Drafts of at most `longest` places that are worth their row under a rate. */
 static struct prospect try_length(const struct outlook *o, int made, int longest, double rate)
 {
 	struct prospect p = {.tokens = o->n};
-	double draft_row = draft_seconds(o, made, 2) - draft_seconds(o, made, 1);
+	double draft_row = draft_row_seconds(o, made);
 	int rows = o->n;
 
 	for (int i = 0; i < o->n; i++) {
@@ -280,9 +240,9 @@ static struct prospect best_of(const struct outlook *o, int made, bool use_found
 	return best;
 }
 
-static struct outlook outlook_of(struct speculation *s, struct plan_session *sessions, int n)
+static struct outlook outlook_of(struct speculation *s, struct plan_session *sessions, int n, int riders)
 {
-	struct outlook o = {.s = s, .sessions = sessions, .n = n};
+	struct outlook o = {.s = s, .sessions = sessions, .n = n, .riders = riders};
 
 	for (int d = 0; d < SPECULATION_DRAFTERS; d++) {
 		double overall = speculation_acceptance(s, d);
@@ -294,7 +254,35 @@ static struct outlook outlook_of(struct speculation *s, struct plan_session *ses
 		}
 	}
 	for (int i = 0; i < n; i++) o.positions += sessions[i].positions / (double)n;
+	double alone = s->pace * cost_table_seconds(&s->target, n, o.positions * n);
+	o.riders_seconds = fmax(0, verify_seconds(&o, n) - alone);
 	return o;
+}
+
+/* Whether m sessions with drafts of one length, at the acceptance of the best of them or `hope`, reach a rate for some m
+ * and length: cheap, and false in most rounds in which drafts do not pay. */
+static bool may_reach(const struct outlook *o, int drafter, double hope, double rate)
+{
+	int users = 0, longest = 0;
+	double own = 0;
+
+	for (int i = 0; i < o->n; i++) {
+		int most = limit_of(o, i, drafter);
+		users += most > 0;
+		if (most > longest) longest = most;
+		if (most > 0 && o->s->scratch[i].own[drafter] > own) own = o->s->scratch[i].own[drafter];
+	}
+	for (int m = users; m > 0; m /= 2) {
+		double reach = 1, tokens = o->n, step = drafter < o->s->options.n_made ? draft_seconds(o, drafter, m) : 0;
+		for (int j = 0; j < longest; j++) {
+			double place = hope > 0 ? hope : fmin(o->place[drafter][j] * own, 0.995);
+			reach *= place;
+			tokens += m * reach;
+			double seconds = step * (j + 1) + verify_seconds(o, o->n + m * (j + 1));
+			if (tokens >= rate * seconds) return true;
+		}
+	}
+	return false;
 }
 
 static int plan_fixed(const struct outlook *o)
@@ -303,11 +291,11 @@ static int plan_fixed(const struct outlook *o)
 
 	for (int i = 0; i < o->n; i++) {
 		struct plan_session *session = &o->sessions[i];
-		int drafter = session->found >= 0 ? session->found : o->s->options.n_made > 0 ? 0 : -1;
+		int drafter = session->found >= 0 ? session->found : o->s->options.n_made > 0 ? o->s->options.made_fixed : -1;
 		int most = limit_of(o, i, drafter);
 		session->length = o->s->options.length_fixed < most ? o->s->options.length_fixed : most;
 		session->drafter = session->length > 0 ? drafter : -1;
-		if (session->drafter == 0) made = 0;
+		if (session->drafter >= 0 && session->drafter < o->s->options.n_made) made = session->drafter;
 	}
 	return made;
 }
@@ -320,38 +308,6 @@ static void plan_none(const struct outlook *o)
 	}
 }
 
-static bool is_young(const struct drafter_state *drafter)
-{
-	return drafter->fresh < YOUNG_TRIALS;
-}
-
-static bool probe_is_due(struct speculation *s, int made)
-{
-	bool young = false;
-
-	for (int f = 0; f < s->options.n_made; f++) young |= f != made && is_young(&s->drafters[f]);
-	if (++s->rounds_since_probe < (young ? PROBE_ROUNDS_YOUNG : PROBE_ROUNDS)) return false;
-	s->rounds_since_probe = 0;
-	s->probes++;
-	return true;
-}
-
-/* A drafter that makes to order is tried: a token for one session where drafting does not pay, short drafts for
- * a few where it does. */
-static void plan_short(const struct outlook *o, int made, bool drafts)
-{
-	int left = drafts ? PROBE_SESSIONS : 1;
-
-	plan_none(o);
-	for (int i = 0; i < o->n && left > 0; i++) {
-		int most = limit_of(o, i, made), length = drafts ? PROBE_LENGTH : 1;
-		if (most < 1) continue;
-		o->sessions[i].drafter = made;
-		o->sessions[i].length = length < most ? length : most;
-		left--;
-	}
-}
-
 static void plan_from_scratch(const struct outlook *o)
 {
 	for (int i = 0; i < o->n; i++) {
@@ -361,62 +317,216 @@ static void plan_from_scratch(const struct outlook *o)
 	}
 }
 
-/* Instead of what was planned, the next of the alternatives (a drafter that makes to order, or, -1, no draft) that
- * is worth a look; the plan stays where none is.  Returns the drafter that makes to order. */
-static int plan_probe(const struct outlook *o, int made, bool drafts, double rate)
+/* ---- probes ---- */
+
+/* A round at hand is over: what it lost if it was a probe.  One call that was held up must not count for more than
+ * the probe could have cost. */
+static void settle_probe(struct speculation *s, double round_seconds)
+{
+	if (!s->probe.running) return;
+	s->probe.running = false;
+	double lost = s->probe.seconds - s->probe.tokens / s->probe.rate, most = LOSS_ROUNDS * round_seconds;
+	lost = fmax(-most, fmin(most, lost));
+	*s->probe.account = fmax(*s->probe.account - lost, -DEBT_ROUNDS * round_seconds);
+	s->probe_seconds += lost;
+}
+
+/* What a batch of another size does to the choice was not known when credit was spent. */
+static void limit_credit(struct speculation *s, int n, double round_seconds)
+{
+	s->rounds_since_grant++;
+	bool other = s->granted_for > 2 * n || 2 * s->granted_for < n;
+	if (round_seconds > 0 && (s->grant_due || (other && s->rounds_since_grant >= GRANT_APART))) {
+		s->probe_credit = fmax(s->probe_credit, 0) + (s->grant_due ? GRANT_ROUNDS : 1) * round_seconds;
+		s->grant_due = false;
+		s->rounds_since_grant = 0;
+		s->granted_for = n;
+	}
+	s->probe_credit = fmin(s->probe_credit, CREDIT_ROUNDS * round_seconds);
+	s->far_credit = fmin(s->far_credit, FAR_CREDIT_ROUNDS * round_seconds);
+}
+
+static double loss_of(const struct outlook *o, double tokens, double seconds)
+{
+	return fmax(0, seconds - tokens / o->best_rate);
+}
+
+/* Short drafts for all, which tells most for what it costs.  Returns what it loses if none is accepted. */
+static double plan_short(const struct outlook *o, int made)
+{
+	int length = o->n <= PROBE_BATCH_SMALL ? PROBE_LENGTH : 1, drafts = 0, makes[PROBE_LENGTH] = {0};
+	double seconds = 0;
+
+	plan_none(o);
+	for (int i = 0; i < o->n; i++) {
+		int most = limit_of(o, i, made), own = length < most ? length : most;
+		if (own < 1) continue;
+		o->sessions[i].drafter = made;
+		o->sessions[i].length = own;
+		drafts += own;
+		for (int j = 0; j < own; j++) makes[j]++;
+	}
+	for (int j = 0; j < length; j++)
+		if (makes[j] > 0) seconds += draft_seconds(o, made, makes[j]);
+	return loss_of(o, o->n, seconds + verify_seconds(o, o->n + drafts));
+}
+
+/* What is lost is a guess itself, and may be far too much where one measurement was held up: an account with more than
+ * GRANT_ROUNDS, or as much as fits into it, pays for anything. */
+static bool pays(const struct outlook *o, const double *account, double loss)
+{
+	double enough = account == &o->s->far_credit ? 0.99 * FAR_CREDIT_ROUNDS : 0.99 * GRANT_ROUNDS;
+	return loss <= *account || *account >= enough * verify_seconds(o, o->n);
+}
+
+/* Of a drafter's acceptance; the first place stands for all that are not reached. */
+static bool hardly_tried(const struct drafter_state *d)
+{
+	return d->fresh < YOUNG_TRIALS || d->tried[0] < YOUNG_FIRST;
+}
+
+/* Whether so little is known of a drafter that its next measurement may change everything. */
+static bool is_young(const struct outlook *o, int f)
+{
+	const struct drafter_state *d = &o->s->drafters[f];
+	int rows = (o->n <= PROBE_BATCH_SMALL ? 1 + PROBE_LENGTH : 2) * o->n + o->riders;
+
+	return hardly_tried(d) || cost_table_weight(&d->cost, o->n) < COST_CONFIRMED ||
+	       cost_table_weight(&o->s->target, rows) < COST_CONFIRMED;
+}
+
+/* Whether the plan rests on acceptance or costs that were hardly measured. */
+static bool is_guess(const struct outlook *o)
+{
+	const struct speculation *s = o->s;
+	int makes[SPECULATION_DRAFTERS] = {0}, rows = o->n + o->riders;
+
+	for (int i = 0; i < o->n; i++) {
+		if (o->sessions[i].length == 0) continue;
+		makes[o->sessions[i].drafter]++;
+		rows += o->sessions[i].length;
+	}
+	for (int d = 0; d < SPECULATION_DRAFTERS; d++) {
+		if (makes[d] == 0) continue;
+		if (hardly_tried(&s->drafters[d])) return true;
+		if (d < s->options.n_made && cost_table_weight(&s->drafters[d].cost, makes[d]) < COST_CONFIRMED) return true;
+	}
+	return cost_table_weight(&s->target, rows) < COST_CONFIRMED;
+}
+
+static void begin_probe(const struct outlook *o, double *account)
+{
+	o->s->probe_rounds++;
+	o->s->probe.running = true;
+	o->s->probe.rate = o->best_rate;
+	o->s->probe.account = account;
+	o->s->probe.tokens = o->n;
+	o->s->probe.seconds = 0;
+}
+
+/* Instead of what was planned, an alternative (a drafter that makes to order, or, -1, no drafts), where an account
+ * allows: the one that pays, NULL if none does. */
+static double *try_probe(const struct outlook *o, int f, int made, bool drafts)
 {
 	struct speculation *s = o->s;
-	bool far_too = s->probes % PROBES_PER_FAR_ONE == 0;
+	int since = s->rounds_since_probe;
+	double *account;
+
+	if (drafts ? f == made : f < 0) return NULL;
+	if (f < 0) {
+		double seconds = verify_seconds(o, o->n);
+		account = o->n >= PROBE_CLOSE * o->best_rate * seconds ? &s->probe_credit : &s->far_credit;
+		if (since < PROBE_ROUNDS || !pays(o, account, loss_of(o, o->n, seconds))) return NULL;
+		plan_none(o);
+		return account;
+	}
+	bool young = is_young(o, f);
+	if (since < (young ? PROBE_ROUNDS_YOUNG : PROBE_ROUNDS)) return NULL;
+	bool may = may_reach(o, f, young ? YOUNG_HOPE : 0, (young ? 1 : PROBE_CLOSE) * o->best_rate);
+	if (may && !young) {
+		struct prospect p = best_of(o, f, false, (struct prospect){0});
+		if (rate_of(p) >= PROBE_CLOSE * o->best_rate && pays(o, &s->probe_credit, loss_of(o, p.tokens, p.seconds))) {
+			plan_from_scratch(o);
+			return &s->probe_credit;
+		}
+	}
+	account = may ? &s->probe_credit : &s->far_credit;
+	return pays(o, account, plan_short(o, f)) ? account : NULL;
+}
+
+/* The plan stays where no probe is due.  Returns the drafter that makes to order. */
+static int plan_probe(const struct outlook *o, int made, bool drafts)
+{
+	struct speculation *s = o->s;
 	int n = s->options.n_made + 1;
 
+	if (++s->rounds_since_probe < PROBE_ROUNDS_YOUNG || fmax(s->probe_credit, s->far_credit) <= 0) return made;
+	for (int i = 0; i < o->n; i++) {
+		s->scratch[i].kept_drafter = o->sessions[i].drafter;
+		s->scratch[i].kept_length = o->sessions[i].length;
+	}
 	for (int tries = 0; tries < n; tries++) {
 		int f = s->probe_next++ % n - 1;
-		if (f < 0) {
-			bool close = o->n / verify_seconds(o, o->n) >= PROBE_CLOSE * rate;
-			if (!drafts || !(close || far_too)) continue;
-			plan_none(o);
-			return -1;
-		}
-		if (drafts && f == made) continue;
-		bool close = rate_of(best_of(o, f, false, (struct prospect){0})) >= PROBE_CLOSE * rate;
-		if (is_young(&s->drafters[f])) plan_short(o, f, drafts);
-		else if (close) plan_from_scratch(o);
-		else if (far_too) plan_short(o, f, drafts);
-		else continue;
+		double *account = try_probe(o, f, made, drafts);
+		if (!account) continue;
+		s->rounds_since_probe = 0;
+		begin_probe(o, account);
 		return f;
+	}
+	for (int i = 0; i < o->n; i++) {
+		o->sessions[i].drafter = s->scratch[i].kept_drafter;
+		o->sessions[i].length = s->scratch[i].kept_length;
 	}
 	return made;
 }
 
-int speculation_plan(struct speculation *s, struct plan_session *sessions, int n)
+int speculation_plan(struct speculation *s, struct plan_session *sessions, int n, int riders)
 {
 	assert(n <= s->options.sessions_max);
 	if (n == 0) return -1;
-	struct outlook o = outlook_of(s, sessions, n);
-	bool any_found = false;
+	struct outlook o = outlook_of(s, sessions, n, riders);
 
 	plan_none(&o);
 	if (s->options.length_fixed > 0) return plan_fixed(&o);
-	for (int i = 0; i < n; i++) any_found |= sessions[i].found >= 0;
-
 	struct prospect exact = {n, verify_seconds(&o, n)}, best = exact;
+	settle_probe(s, exact.seconds);
+	limit_credit(s, n, exact.seconds);
+	bool any_found = false;
+	for (int f = s->options.n_made; f < SPECULATION_DRAFTERS; f++) any_found |= may_reach(&o, f, 0, rate_of(exact));
+
 	int made = -1;
+	bool drafts = false;
 	for (int f = -1; f < s->options.n_made; f++) {
+		if (f >= 0 && !may_reach(&o, f, 0, rate_of(exact))) continue;
 		for (int use_found = 0; use_found <= any_found; use_found++) {
 			if (f < 0 && !use_found) continue;
 			struct prospect hurdle = best;
-			if (f >= 0 && f != s->made) hurdle.seconds /= 1 + s->options.hysteresis;
+			if (!drafts) hurdle.seconds /= 1 + s->options.hysteresis;
+			else if (f >= 0 && f != s->made) hurdle.seconds /= 1 + CHANGE;
 			struct prospect p = best_of(&o, f, use_found, hurdle);
 			if (rate_of(p) <= rate_of(hurdle)) continue;
+			if (!drafts && p.tokens <= rate_of(hurdle) * (p.seconds + s->overhead)) continue;
 			best = p;
 			made = f;
+			drafts = true;
 			plan_from_scratch(&o);
+		}
+	}
+	if (drafts && is_guess(&o)) {
+		if (s->probe_credit > 0) {
+			o.best_rate = rate_of(exact);
+			begin_probe(&o, &s->probe_credit);
+		} else {
+			plan_none(&o);
+			best = exact;
+			made = -1;
+			drafts = false;
 		}
 	}
 	s->planned_tokens = best.tokens;
 	s->planned_seconds = best.seconds;
 	s->exact_seconds = exact.seconds;
 	s->made = made;
-	bool drafted = rate_of(best) > rate_of(exact);
-	return probe_is_due(s, drafted ? made : -1) ? plan_probe(&o, made, drafted, rate_of(best)) : made;
+	o.best_rate = rate_of(best);
+	return s->probe.running ? made : plan_probe(&o, made, drafts);
 }

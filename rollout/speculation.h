@@ -15,6 +15,15 @@
  *
  * (Leviathan et al. 2023, for a batch).  The ratio is maximised by Dinkelbach's iteration: under a rate r
  * a draft is worth its row if p_i(j) > r * (seconds its row adds).
+ *
+ * What is not chosen goes stale: the acceptance of a drafter, what its calls cost, or, while all rounds draft, the
+ * cost of one that does not.  Now and then a round is a probe of something else, paid from an account: each
+ * second of calls brings somewhat less than a hundredth of a second, each probe takes what it lost against the best
+ * plan (or adds what it won), and so does a plan that rests on what was hardly measured.  So the search costs at most
+ * a hundredth of the time, and nothing where even the best acceptance could not make drafts pay.
+ *
+ * A shared machine is faster now and slower then.  What calls cost is learned relative to the pace of the last few
+ * calls, whichever these were: else what was measured in better times would look like the better choice.
  */
 #ifndef ROLLOUT_SPECULATION_H
 #define ROLLOUT_SPECULATION_H
@@ -24,7 +33,7 @@
 
 #include "rollout/cost_table.h"
 
-enum { SPECULATION_DRAFTERS = 5, SPECULATION_LENGTH_MAX = 32 };
+enum { SPECULATION_DRAFTERS = 5, SPECULATION_LENGTH_MAX = 32, PACE_CALLS = 7 };
 
 /* Acceptance of one drafter in one session: counts that fade. */
 struct session_acceptance {
@@ -45,10 +54,11 @@ struct plan_session {
 struct speculation_options {
 	int length_max;   /* longest draft, 1 .. SPECULATION_LENGTH_MAX */
 	int length_fixed; /* > 0: always so many (where there is room), found before made */
+	int made_fixed;   /* which of those that make to order drafts then */
 	int n_made;       /* drafters that make to order: 0 .. n_made-1 */
 	int sessions_max;
 	double position_share; /* KV bytes of a position, as a share of the bytes of weights that a call reads */
-	double hysteresis; /* a change of drafter, or turning on, must promise so much more: 0.02 is two percent */
+	double hysteresis; /* drafting at all must promise so much more than not drafting: 0.02 is two percent */
 };
 
 /* One drafter's measurements. */
@@ -67,8 +77,22 @@ struct speculation {
 	struct speculation_options options;
 	struct cost_table target;
 	struct drafter_state drafters[SPECULATION_DRAFTERS];
+	double pace, paces[PACE_CALLS]; /* seconds of calls, of what the tables say: median of the last; these */
+	unsigned n_paces;
 	int made;             /* last choice among those that make to order, -1: none */
-	int rounds_since_probe, probes, probe_next;
+	int rounds_since_probe, probe_next;
+	double probe_credit, far_credit; /* seconds that probes may lose: of what may pay; of what seems not to */
+	bool grant_due;          /* a little credit, as acceptance has to be learned anew */
+	int granted_for, rounds_since_grant; /* sessions when credit was last given, and how long ago */
+	struct {
+		bool running;
+		double rate, tokens, seconds; /* of the best plan; so far */
+		double *account;              /* which of the credits pays */
+	} probe;
+	uint64_t probe_rounds; /* plans that were probes */
+	double probe_seconds;  /* what they lost */
+
+	double overhead; /* seconds that a round with drafts takes beside its calls: planning; set by who measures it */
 
 	/* what the last plan promised */
 	double planned_tokens, planned_seconds;
@@ -94,12 +118,14 @@ void speculation_hint(struct speculation *speculation, int rows, double position
 /* New weights: acceptance is learned anew, from a prior that remembers a little. */
 void speculation_forget_acceptance(struct speculation *speculation);
 
-/* Set drafter and length of each of n sessions.  (Prompts in the same call are computed in any case and count for
- * nothing here.)  Returns the drafter that makes to order, -1: none. */
-int speculation_plan(struct speculation *speculation, struct plan_session *sessions, int n);
+/* Set drafter and length of each of n sessions.  riders: rows of prompts in the same call, as many as whole rows
+ * that would cost the same: they are computed in any case and their seconds are left out, but what drafts add depends
+ * on how many rows are there.
+ * Returns the drafter that makes to order, -1: none. */
+int speculation_plan(struct speculation *speculation, struct plan_session *sessions, int n, int riders);
 
-/* What came of a draft of a session with this acceptance [SPECULATION_DRAFTERS]: of `drafted` places the first `accepted` held, and what lies beyond
- * the first rejection was not tried. */
+/* What came of a draft of a session with this acceptance [SPECULATION_DRAFTERS]: of `drafted` places the first
+ * `accepted` held, and what lies beyond the first rejection was not tried. */
 void speculation_learn(struct speculation *speculation, int drafter, struct session_acceptance *acceptance,
                        int drafted, int accepted);
 

@@ -20,9 +20,6 @@
 #include "policy/team.h"
 #include "rollout/verify_maximal.h"
 
-/* A call tells what rows of drafts cost if prompts, whose rows have no logits, are at most this part of it. */
-enum { OBSERVED_PART = 4 };
-
 static void add_rows(struct workspace *w, struct session *s, int *n_logits)
 {
 	const struct trajectory *t = s->trajectory;
@@ -114,9 +111,9 @@ void verify_run(struct workspace *w, struct session *const *sessions, int n, str
 	team_run(workspace_draw_threads(w, n_logits), verify_share, &call);
 	double drawn = workspace_now(w);
 
-	if (w->speculation && n_prefill * OBSERVED_PART <= w->n_rows)
-		speculation_observe(w->speculation, -1, w->n_rows, attended(w), drawn - start);
-	else if (w->speculation && n_logits == 0)
+	if (w->speculation && n_logits > 0)
+		speculation_observe(w->speculation, -1, n_logits + workspace_whole_rows(w, n_prefill), attended(w), drawn - start);
+	else if (w->speculation)
 		speculation_hint(w->speculation, w->n_rows, attended(w), computed - start);
 	double prefill_share = (computed - start) * n_prefill / w->n_rows;
 	w->stats.prefill_rows += (uint64_t)n_prefill;

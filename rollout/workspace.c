@@ -8,6 +8,14 @@
 
 enum { DRAW_ENTRIES_MIN = 1 << 16 }; /* below, some 100 us of draws cost less than waking a team */
 
+/* Weights that a row without logits is multiplied with, as a share of all. */
+static double prompt_share(const struct model_config *c)
+{
+	double q_dim = (double)c->n_heads * c->head_dim, kv_dim = (double)c->n_kv_heads * c->head_dim, dim = c->dim;
+	double layers = c->n_layers * (dim * (2 * q_dim + 2 * kv_dim) + 3 * dim * c->ffn_dim);
+	return layers / (layers + dim * c->vocab_size);
+}
+
 void workspace_open(struct workspace *w, const struct policy *policy, const struct engine_options *options,
                     int logits_max)
 {
@@ -19,6 +27,7 @@ void workspace_open(struct workspace *w, const struct policy *policy, const stru
 		.rows_max = logits_max + options->prefill_chunk,
 		.stride = forward_logits_stride(config),
 		.n_threads = options->n_threads,
+		.prompt_share = prompt_share(config),
 		.clock = options->clock,
 	};
 	w->forward = forward_open(config, w->rows_max, options->n_threads);
@@ -28,7 +37,7 @@ void workspace_open(struct workspace *w, const struct policy *policy, const stru
 		w->maximal = maximal_store_open(logits_max, w->stride);
 	w->samplers = xmalloc((size_t)w->n_threads * sizeof *w->samplers);
 	for (int i = 0; i < w->n_threads; i++) w->samplers[i] = sampler_open(config->vocab_size);
-	for (int i = 0; i < config->n_eos; i++) w->stops[w->n_stops++] = config->eos_ids[i];
+	for (int i = 0; i < config->n_eos && !options->ignore_end; i++) w->stops[w->n_stops++] = config->eos_ids[i];
 	if (options->stop_token >= 0) w->stops[w->n_stops++] = options->stop_token;
 }
 
@@ -40,6 +49,11 @@ void workspace_close(struct workspace *w)
 	maximal_store_close(w->maximal);
 	free(w->rows);
 	forward_close(w->forward);
+}
+
+int workspace_whole_rows(const struct workspace *w, int prompt_rows)
+{
+	return (int)(w->prompt_share * prompt_rows + 0.5);
 }
 
 int workspace_draw_threads(const struct workspace *w, int n)

@@ -26,6 +26,7 @@ struct workspace {
 	int32_t stops[STOPS_MAX];    /* tokens that end a sample */
 	int n_stops;
 	struct engine_stats stats;
+	double prompt_share;         /* of a row's cost, where it has no logits */
 	struct speculation *speculation; /* learns what calls cost; NULL: nobody asks */
 	double (*clock)(void);
 };
@@ -33,6 +34,9 @@ struct workspace {
 void workspace_open(struct workspace *workspace, const struct policy *policy,
                     const struct engine_options *options, int logits_max);
 void workspace_close(struct workspace *workspace);
+
+/* Rows with logits that cost about what so many rows of prompts do. */
+int workspace_whole_rows(const struct workspace *workspace, int prompt_rows);
 
 /* Threads worth waking to draw from n rows of logits. */
 int workspace_draw_threads(const struct workspace *workspace, int n);
