@@ -13,15 +13,15 @@
 
 #include "trainer_bridge/address.h"
 #include "trainer_bridge/auth.h"
-#include "trainer_bridge/codec.h"
 
-enum { RETRY_MS = 50 };
+enum { RETRY_MS = 50, SEND_BUFFER_BYTES = 1 << 20 };
 
 /* ---- opening and closing ---- */
 
 static int connect_once(const struct address *address)
 {
-	int fd = socket(address->socket.ss_family, SOCK_STREAM, 0), on = 1;
+	int fd = socket(address->socket.ss_family, SOCK_STREAM, 0), on = 1, bytes = SEND_BUFFER_BYTES;
+	int idle = 60, interval = 15, count = 4;
 
 	if (fd < 0)
 		return -1;
@@ -31,22 +31,28 @@ static int connect_once(const struct address *address)
 		errno = why;
 		return -1;
 	}
-	if (!address->is_unix) {
+	if (address->is_unix) { /* TCP finds its own */
+		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+	} else {
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+		setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on); /* a host that is gone is found out in two minutes */
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+		setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
 	}
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	return fd;
 }
 
-static int connect_retrying(const char *text, double seconds, int *fd, struct err *err)
+static int connect_retrying(const char *text, double seconds, int *fd, bool *local, struct err *err)
 {
 	struct address address;
 	double deadline = client_clock() + seconds;
 
 	if (address_parse(&address, text, err))
 		return err->code;
+	*local = address.is_loopback;
 	while ((*fd = connect_once(&address)) < 0) {
 		if (client_clock() >= deadline)
 			return err_set_errno(err, ERR_IO,
@@ -67,16 +73,29 @@ static bool is_welcome(const struct client *client)
 	return client->welcome;
 }
 
-static int send_hello(struct client *client, const char *name, struct err *err)
+static int send_hello(struct client *client, const struct client_options *options, struct err *err)
 {
-	struct message_writer *w = client_begin(client, FRAME_HELLO, 5);
+	uint32_t n_more = (options->by_completion ? 1u : 0) + (options->micro_groups > 0 ? 1u : 0) + (options->lengths ? 1u : 0);
+	struct message_writer *w = client_begin(client, FRAME_HELLO, 5 + n_more);
 
 	message_key(w, "protocol_min");
 	message_put_int(w, PROTOCOL_VERSION_MIN);
 	message_key(w, "protocol_max");
 	message_put_int(w, PROTOCOL_VERSION);
 	message_key(w, "name");
-	message_put_text(w, name);
+	message_put_text(w, options->name);
+	if (options->by_completion) {
+		message_key(w, "order");
+		message_put_text(w, "completion");
+	}
+	if (options->micro_groups > 0) {
+		message_key(w, "micro_batch");
+		message_put_int(w, options->micro_groups);
+	}
+	if (options->lengths) {
+		message_key(w, "lengths");
+		message_put_bool(w, true);
+	}
 	message_key(w, "role");
 	message_put_text(w, "trainer");
 	message_key(w, "nonce");
@@ -102,10 +121,12 @@ static int answer_challenge(struct client *client, const char *secret, const cha
 	return 0;
 }
 
-static int shake_hands(struct client *client, const char *secret, const char *name, struct err *err)
+static int shake_hands(struct client *client, const struct client_options *options, struct err *err)
 {
+	const char *secret = options->secret;
+
 	auth_nonce(client->nonce);
-	if (send_hello(client, name, err) || client_wait(client, is_greeted, client->timeout_seconds, err))
+	if (send_hello(client, options, err) || client_wait(client, is_greeted, client->timeout_seconds, err))
 		return err->code;
 	if (client->challenged && !secret)
 		return err_set(err, ERR_PEER, "the run asks for a secret and none was given: set bridge.secret_file");
@@ -113,30 +134,39 @@ static int shake_hands(struct client *client, const char *secret, const char *na
 		return err_set(err, ERR_PEER,
 		               "a secret was given and the run asked for none: it is not the run that was meant, "
 		               "or its bridge.secret_file is not set");
-	return secret ? answer_challenge(client, secret, name, err) : 0;
+	return secret ? answer_challenge(client, secret, options->name, err) : 0;
+}
+
+int client_open_with(struct client **out, const struct client_options *options, struct err *err)
+{
+	bool local;
+	int fd;
+
+	*out = NULL;
+	if (connect_retrying(options->address, options->connect_seconds, &fd, &local, err))
+		return err->code;
+	struct client *client = xcalloc(1, sizeof *client);
+	client->fd = fd;
+	client->local = local;
+	client->sum = checksum_open();
+	client->timeout_seconds = options->timeout_seconds;
+	client->ok_version = client->accepted.id = client->scores.id = -1;
+	client->reader = frame_reader_open(WELCOME_BYTES_MAX);
+	client->writer = message_writer_open();
+	if (shake_hands(client, options, err)) {
+		client->over = true;
+		client_close(client);
+		return err_context(err, "%s", options->address);
+	}
+	*out = client;
+	return 0;
 }
 
 int client_open(struct client **out, const char *address, const char *secret, const char *name,
                 double connect_seconds, double timeout_seconds, struct err *err)
 {
-	int fd;
-
-	*out = NULL;
-	if (connect_retrying(address, connect_seconds, &fd, err))
-		return err->code;
-	struct client *client = xcalloc(1, sizeof *client);
-	client->fd = fd;
-	client->timeout_seconds = timeout_seconds;
-	client->ok_version = -1;
-	client->reader = frame_reader_open(WELCOME_BYTES_MAX);
-	client->writer = message_writer_open();
-	if (shake_hands(client, secret, name, err)) {
-		client->over = true;
-		client_close(client);
-		return err_context(err, "%s", address);
-	}
-	*out = client;
-	return 0;
+	return client_open_with(out, &(struct client_options){.address = address, .secret = secret, .name = name,
+		.connect_seconds = connect_seconds, .timeout_seconds = timeout_seconds}, err);
 }
 
 /* Says BYE and reads until the server has closed, so that what was sent last is not lost with it. */
@@ -170,7 +200,17 @@ void client_close(struct client *client)
 	close(client->fd);
 	frame_reader_close(client->reader);
 	message_writer_close(client->writer);
-	free(client->assembly.bytes);
+	while (client->batches)
+		client_arrival_free(client, client_arrival_take(&client->batches));
+	while (client->evaluations)
+		client_arrival_free(client, client_arrival_take(&client->evaluations));
+	client_forget_announced(client);
+	message_close(client->scores.message);
+	free(client->batch.bytes);
+	free(client->evaluation.bytes);
+	free(client->spare);
+	checksum_close(client->sum);
+	delta_close(client->delta);
 	free(client->run_id);
 	free(client);
 }
@@ -180,6 +220,26 @@ const char *client_run_id(const struct client *client)
 	return client->run_id;
 }
 
+void client_limits(const struct client *client, struct client_limits *limits)
+{
+	*limits = client->limits;
+}
+
+bool client_is_local(const struct client *client)
+{
+	return client->local;
+}
+
+uint64_t client_sent_bytes(const struct client *client)
+{
+	return client->sent_bytes;
+}
+
+int64_t client_weights_version(const struct client *client)
+{
+	return client->weights;
+}
+
 int64_t client_version(const struct client *client)
 {
 	return client->version;
@@ -187,69 +247,40 @@ int64_t client_version(const struct client *client)
 
 /* ---- batches ---- */
 
-/* Trajectory i of the assembled payload, which *at walks. */
-static int decode_next(const struct assembly *a, size_t *at, struct trajectory **trajectory, struct err *err)
-{
-	struct message *message;
-	size_t left = a->arrived - *at, length = 0;
-
-	for (int i = 0; i < FRAME_LENGTH_BYTES && left >= FRAME_LENGTH_BYTES; i++)
-		length |= (size_t)a->bytes[*at + (size_t)i] << 8 * i;
-	if (left < FRAME_LENGTH_BYTES || length > left - FRAME_LENGTH_BYTES)
-		return err_set(err, ERR_INCOMPLETE, "its bytes end inside a trajectory");
-	if (message_parse(&message, a->bytes + *at + FRAME_LENGTH_BYTES, length, err))
-		return err->code;
-	int rc = codec_get_trajectory(message_root(message), trajectory, err);
-	message_close(message);
-	*at += FRAME_LENGTH_BYTES + length;
-	return rc;
-}
-
-static int decode_batch(const struct assembly *a, struct client_batch *batch, struct err *err)
-{
-	size_t at = 0;
-
-	if ((uint64_t)a->n > a->n_bytes / FRAME_LENGTH_BYTES)
-		return err_set(err, ERR_INVALID,
-		               "batch %" PRIu64 " claims %" PRId64 " trajectories in %" PRIu64 " bytes", a->batch_id,
-		               a->n, a->n_bytes);
-	*batch = (struct client_batch){.batch_id = a->batch_id, .step = a->step, .version = a->version};
-	batch->trajectories = xcalloc((size_t)a->n, sizeof(struct trajectory *));
-	for (; batch->n < a->n; batch->n++)
-		if (decode_next(a, &at, &batch->trajectories[batch->n], err))
-			break;
-	if (batch->n == a->n && at == a->arrived)
-		return 0;
-	if (batch->n == a->n)
-		err_set(err, ERR_INVALID, "%zu bytes lie behind its last trajectory", a->arrived - at);
-	err_context(err, "batch %" PRIu64, a->batch_id);
-	client_batch_free(batch);
-	return err->code;
-}
-
 static bool has_batch_or_bye(const struct client *client)
 {
-	return client_batch_complete(client) || client->bye;
+	return client->batches || client->bye;
+}
+
+int client_ask(struct client *client, struct err *err)
+{
+	if (client->pull_pending || client->bye)
+		return 0;
+	struct message_writer *w = client_begin(client, FRAME_PULL, 1);
+	message_key(w, "credits");
+	message_put_int(w, 1);
+	if (client_send(client, NULL, 0, err))
+		return err->code;
+	client->pull_pending = true; /* also past a timeout: the batch is awaited by the next call */
+	return 0;
 }
 
 int client_pull(struct client *client, struct client_batch *batch, double timeout_seconds, struct err *err)
 {
-	*batch = (struct client_batch){0};
-	if (!client->pull_pending && !client->bye) {
-		struct message_writer *w = client_begin(client, FRAME_PULL, 1);
-		message_key(w, "credits");
-		message_put_int(w, 1);
-		if (client_send(client, NULL, 0, err))
-			return err->code;
-		client->pull_pending = true; /* also past a timeout: the batch is awaited by the next call */
-	}
-	if (client_wait(client, has_batch_or_bye, timeout_seconds, err))
+	*batch = (struct client_batch){.micro = -1};
+	if (client_ask(client, err) || client_wait(client, has_batch_or_bye, timeout_seconds, err))
 		return err->code;
-	if (!client_batch_complete(client))
+	if (!client->batches)
 		return 0;
-	client->pull_pending = false;
-	client->assembly.n_parts = 0;
-	return decode_batch(&client->assembly, batch, err);
+	struct arrival *arrival = client_arrival_take(&client->batches);
+	bool ended = arrival->of.n == 0;
+	int rc = 0;
+	if (ended) *batch = (struct client_batch){.batch_id = arrival->of.id, .step = arrival->of.step,
+	                                          .version = arrival->of.version, .micro = -1, .ended = true};
+	else rc = client_decode(&arrival->of, batch, err);
+	client->pull_pending = arrival->of.micro >= 0 && !ended;
+	client_arrival_free(client, arrival);
+	return rc;
 }
 
 void client_batch_free(struct client_batch *batch)

@@ -1,26 +1,44 @@
-/* client_internal.h - the client's parts among themselves: client.c (what a trainer calls), client_push.c
- * (weights and reports), client_link.c (frames in and out). */
+/* client_internal.h - the client's parts among themselves: client.c (what a trainer calls), client_requests.c,
+ * client_push.c (weights and reports), client_arrivals.c (trajectories), client_link.c (frames in and out). */
 #ifndef TRAINER_BRIDGE_CLIENT_INTERNAL_H
 #define TRAINER_BRIDGE_CLIENT_INTERNAL_H
 
 #include <poll.h>
 
+#include "trainer_bridge/checksum.h"
 #include "trainer_bridge/client.h"
+#include "trainer_bridge/delta.h"
 #include "trainer_bridge/frame.h"
 
 enum { WELCOME_BYTES_MAX = 16 << 20 };
 
-/* A batch on its way in, part by part. */
+/* A batch, micro-batch or evaluation on its way in, part by part. */
 struct assembly {
-	uint64_t batch_id, n_bytes;
-	int64_t step, version, n, n_parts, part; /* n_parts 0: none has come; part: the next one */
+	uint64_t id, n_bytes;     /* batch_id, or the request's */
+	int64_t step, version, micro, n, n_parts, part; /* n_parts 0: none has come; part: the next one */
 	uint8_t *bytes;
 	size_t arrived, capacity;
 };
 
+/* One that is whole, or the end of a batch (n 0). */
+struct arrival {
+	struct assembly of;       /* owns its bytes */
+	struct arrival *next;
+};
+
+/* Lengths of the section that comes next. */
+struct announcement {
+	uint64_t batch_id;
+	int64_t micro, n, told;   /* n 0: none */
+	int64_t *groups;          /* [n] */
+	int32_t *prompts, *responses; /* [n] */
+};
+
 struct client {
 	int fd;
+	bool local;
 	double timeout_seconds;
+	uint64_t sent_bytes;
 	struct frame_reader *reader;
 	struct message_writer *writer;
 
@@ -30,9 +48,20 @@ struct client {
 	bool has_server_mac;
 	char *run_id;
 	int64_t version;          /* the policy's, as last heard */
+	int64_t weights;          /* in use; older than version where a crash lost some */
 	int64_t ok_version;       /* of the last weights_ok; -1: none */
 	size_t frame_bytes_max;
-	struct assembly assembly;
+	struct assembly batch, evaluation;
+	struct arrival *batches, *evaluations; /* in order of arrival */
+	struct announcement announced;
+	uint8_t *spare;           /* of a batch that was decoded, for the next one */
+	size_t spare_bytes;
+	struct client_limits limits;
+	int64_t next_request;
+	struct { int64_t id; int room; } accepted; /* id -1: none */
+	struct { int64_t id; struct message *message; } scores; /* owned; id -1: none */
+	struct checksum *sum;     /* of the tensor that is being pushed */
+	struct delta *delta;      /* NULL until a delta is pushed */
 	struct err refusal;       /* an ERROR frame that no call has reported yet; code 0: none */
 };
 
@@ -50,6 +79,16 @@ int client_refusal(struct client *client, struct err *err);
 int client_wait(struct client *client, bool (*enough)(const struct client *), double seconds, struct err *err);
 int client_wait_ready(struct client *client, short events, double deadline, short *ready, struct err *err);
 double client_clock(void); /* seconds, monotonic */
-bool client_batch_complete(const struct client *client);
+
+/* client_arrivals.c: frames that bring trajectories. */
+int client_take_batch(struct client *client, const struct message_node *frame, struct err *err);
+int client_take_lengths(struct client *client, const struct message_node *frame, struct err *err);
+int client_take_batch_end(struct client *client, const struct message_node *frame, struct err *err);
+int client_take_evaluation(struct client *client, const struct message_node *frame, struct err *err);
+struct arrival *client_arrival_take(struct arrival **list); /* the first; owned by the caller */
+void client_arrival_free(struct client *client, struct arrival *arrival);
+int client_decode(const struct assembly *assembly, struct client_batch *batch, struct err *err);
+void client_forget_announced(struct client *client);
+int client_ask(struct client *client, struct err *err); /* a credit, unless one is out */
 
 #endif

@@ -55,6 +55,9 @@ static int take_welcome(struct client *client, const struct message_node *frame,
 	    message_get_int(frame, "frame_bytes_max", HANDSHAKE_BYTES_MAX, FRAME_BYTES_LIMIT, &frame_bytes_max,
 	                    err))
 		return err->code;
+	client->weights = client->version;
+	if (message_field(frame, "weights") && message_get_int(frame, "weights", 0, INT64_MAX, &client->weights, err))
+		return err->code;
 	if (message_field(frame, "mac") && take_fixed(frame, "mac", client->server_mac, MAC_BYTES, err))
 		return err->code;
 	client->has_server_mac = message_field(frame, "mac") != NULL;
@@ -62,58 +65,15 @@ static int take_welcome(struct client *client, const struct message_node *frame,
 	client->run_id = xstrdup(run_id ? run_id : "");
 	client->frame_bytes_max = (size_t)frame_bytes_max;
 	frame_reader_limit(client->reader, client->frame_bytes_max);
+	struct { const char *key; int64_t *value; } limits[] = {
+		{"prompts_max", &client->limits.prompts_max}, {"prompt_tokens_max", &client->limits.prompt_tokens_max},
+		{"max_tokens", &client->limits.max_tokens}, {"keep_versions", &client->limits.keep_versions},
+	};
+	for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+		if (message_field(frame, limits[i].key) &&
+		    message_get_int(frame, limits[i].key, 0, INT64_MAX, limits[i].value, err))
+			return err->code;
 	client->welcome = true;
-	return 0;
-}
-
-static int start_batch(struct assembly *a, const struct message_node *frame, struct err *err)
-{
-	if (message_get_uint(frame, "batch_id", &a->batch_id, err) ||
-	    message_get_uint(frame, "bytes", &a->n_bytes, err) ||
-	    message_get_int(frame, "step", INT64_MIN, INT64_MAX, &a->step, err) ||
-	    message_get_int(frame, "version", 0, INT64_MAX, &a->version, err) ||
-	    message_get_int(frame, "trajectories", 1, INT32_MAX, &a->n, err))
-		return err->code;
-	a->part = 0;
-	a->arrived = 0;
-	return message_get_int(frame, "parts", 1, INT32_MAX, &a->n_parts, err);
-}
-
-bool client_batch_complete(const struct client *client)
-{
-	return client->assembly.n_parts > 0 && client->assembly.part == client->assembly.n_parts;
-}
-
-static int take_batch(struct client *client, const struct message_node *frame, struct err *err)
-{
-	struct assembly *a = &client->assembly;
-	uint64_t batch_id;
-	int64_t part;
-	const void *data;
-	size_t n_bytes;
-
-	if (!client->pull_pending || client_batch_complete(client))
-		return err_set(err, ERR_PEER, "a batch came that was not pulled");
-	if (a->n_parts == 0 && start_batch(a, frame, err))
-		return err->code;
-	if (message_get_uint(frame, "batch_id", &batch_id, err) ||
-	    message_get_bin(frame, "data", &data, &n_bytes, err) ||
-	    message_get_int(frame, "part", 0, INT32_MAX, &part, err))
-		return err->code;
-	if (batch_id != a->batch_id || part != a->part || n_bytes > a->n_bytes - a->arrived)
-		return err_set(err, ERR_PEER, "expected part %" PRId64 " of batch %" PRIu64 " with at most %" PRIu64
-		               " bytes, found part %" PRId64 " of batch %" PRIu64 " with %zu", a->part, a->batch_id,
-		               a->n_bytes - a->arrived, part, batch_id, n_bytes);
-	if (a->arrived + n_bytes > a->capacity) {
-		a->capacity = 2 * (a->arrived + n_bytes);
-		a->bytes = xrealloc(a->bytes, a->capacity);
-	}
-	memcpy(a->bytes + a->arrived, data, n_bytes);
-	a->arrived += n_bytes;
-	a->part++;
-	if (client_batch_complete(client) && a->arrived != a->n_bytes)
-		return err_set(err, ERR_INCOMPLETE, "batch %" PRIu64 " ended after %zu of %" PRIu64 " bytes",
-		               a->batch_id, a->arrived, a->n_bytes);
 	return 0;
 }
 
@@ -140,8 +100,31 @@ static int take_weights_ok(struct client *client, const struct message_node *fra
 	return 0;
 }
 
-static int take_frame(struct client *client, const struct message_node *frame, struct err *err)
+static int take_accepted(struct client *client, const struct message_node *frame, struct err *err)
 {
+	int64_t room;
+
+	if (message_get_int(frame, "room", 0, INT32_MAX, &room, err) ||
+	    message_get_int(frame, "id", 0, INT64_MAX, &client->accepted.id, err))
+		return err->code;
+	client->accepted.room = (int)room;
+	return 0;
+}
+
+/* Takes the message where it is still needed: *message is NULL then. */
+static int take_scores(struct client *client, struct message **message, struct err *err)
+{
+	if (message_get_int(message_root(*message), "id", 0, INT64_MAX, &client->scores.id, err))
+		return err->code;
+	message_close(client->scores.message);
+	client->scores.message = *message;
+	*message = NULL;
+	return 0;
+}
+
+static int take_frame(struct client *client, struct message **message, struct err *err)
+{
+	const struct message_node *frame = message_root(*message);
 	const char *type;
 
 	if (message_get_text(frame, "type", &type, err))
@@ -149,7 +132,12 @@ static int take_frame(struct client *client, const struct message_node *frame, s
 	switch (frame_type_parse(type)) {
 	case FRAME_CHALLENGE: return take_challenge(client, frame, err);
 	case FRAME_WELCOME: return take_welcome(client, frame, err);
-	case FRAME_BATCH: return take_batch(client, frame, err);
+	case FRAME_BATCH: return client_take_batch(client, frame, err);
+	case FRAME_BATCH_LENGTHS: return client_take_lengths(client, frame, err);
+	case FRAME_BATCH_END: return client_take_batch_end(client, frame, err);
+	case FRAME_EVALUATION: return client_take_evaluation(client, frame, err);
+	case FRAME_ACCEPTED: return take_accepted(client, frame, err);
+	case FRAME_SCORES: return take_scores(client, message, err);
 	case FRAME_WEIGHTS_OK: return take_weights_ok(client, frame, err);
 	case FRAME_ERROR: return take_error(client, frame, err);
 	case FRAME_PING: client->pongs_due++; return 0;
@@ -168,7 +156,7 @@ static int take_frames(struct client *client, struct err *err)
 		struct message *message;
 		if (message_parse(&message, payload, n_bytes, err))
 			return err->code;
-		rc = take_frame(client, message_root(message), err);
+		rc = take_frame(client, &message, err);
 		message_close(message);
 		if (rc)
 			break;
@@ -255,6 +243,7 @@ static int send_parts(struct client *client, struct iovec *parts, int n_parts, s
 			return err_set_errno(err, ERR_PEER, "the connection to the run broke");
 		if (n > 0) {
 			advance(&parts, &n_parts, (size_t)n);
+			client->sent_bytes += (uint64_t)n;
 			deadline = client_clock() + client->timeout_seconds;
 		}
 	}

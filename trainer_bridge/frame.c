@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SPACE_MIN = 65536 };
+enum { SPACE_MIN = 65536, BODY_MIN = 16384 };
 
 struct frame_reader {
 	uint8_t *bytes;
@@ -57,6 +57,54 @@ void frame_reader_filled(struct frame_reader *reader, size_t n_bytes)
 	reader->end += n_bytes;
 }
 
+static size_t length_of(const uint8_t *at)
+{
+	return (size_t)at[0] | (size_t)at[1] << 8 | (size_t)at[2] << 16 | (size_t)at[3] << 24;
+}
+
+/* Where the body begins behind the frame's length, or 0. */
+static size_t find_head(const struct frame_reader *reader, size_t *body_bytes, size_t *bin_at)
+{
+	size_t unread = reader->end - reader->start;
+
+	if (unread <= FRAME_LENGTH_BYTES)
+		return 0;
+	const uint8_t *at = reader->bytes + reader->start;
+	size_t length = length_of(at), there = unread - FRAME_LENGTH_BYTES, most = CHUNK_HEAD_BYTES_MAX - FRAME_LENGTH_BYTES;
+	if (length < BODY_MIN || length > reader->frame_bytes_max)
+		return 0;
+	return message_head(at + FRAME_LENGTH_BYTES, there < most ? there : most, length, body_bytes, bin_at);
+}
+
+bool frame_head(const struct frame_reader *reader, uint8_t *head, size_t *head_bytes, size_t *body_bytes)
+{
+	static const uint8_t empty_bin[] = {0xc4, 0};
+	size_t bin_at;
+
+	if (find_head(reader, body_bytes, &bin_at) == 0)
+		return false;
+	memcpy(head, reader->bytes + reader->start + FRAME_LENGTH_BYTES, bin_at);
+	memcpy(head + bin_at, empty_bin, sizeof empty_bin);
+	*head_bytes = bin_at + sizeof empty_bin;
+	return true;
+}
+
+void frame_take_head(struct frame_reader *reader)
+{
+	size_t body_bytes, bin_at;
+	reader->start += FRAME_LENGTH_BYTES + find_head(reader, &body_bytes, &bin_at);
+}
+
+size_t frame_take_body(struct frame_reader *reader, void *to, size_t n_bytes)
+{
+	size_t unread = reader->end - reader->start, n = n_bytes < unread ? n_bytes : unread;
+
+	if (to && n > 0)
+		memcpy(to, reader->bytes + reader->start, n);
+	reader->start += n;
+	return n;
+}
+
 int frame_next(struct frame_reader *reader, const void **payload, size_t *n_bytes, struct err *err)
 {
 	const uint8_t *at = reader->bytes + reader->start;
@@ -64,7 +112,7 @@ int frame_next(struct frame_reader *reader, const void **payload, size_t *n_byte
 
 	if (unread < FRAME_LENGTH_BYTES)
 		return 0;
-	size_t length = (size_t)at[0] | (size_t)at[1] << 8 | (size_t)at[2] << 16 | (size_t)at[3] << 24;
+	size_t length = length_of(at);
 	if (length == 0)
 		return err_set(err, ERR_INVALID, "a frame of 0 bytes: expected a msgpack map behind the length");
 	if (length > reader->frame_bytes_max)

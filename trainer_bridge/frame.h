@@ -27,6 +27,14 @@ void frame_reader_filled(struct frame_reader *reader, size_t n_bytes);
  * the limit, and the stream is lost. */
 int frame_next(struct frame_reader *reader, const void **payload, size_t *n_bytes, struct err *err);
 
+/* A frame, perhaps only begun, that is long and whose last field `data` is a bin: its payload with that bin empty,
+ * into head [CHUNK_HEAD_BYTES_MAX], and the length of the bin.  frame_take_head then leaves the stream at the bin's
+ * first byte, of which frame_take_body moves what has arrived already. */
+bool frame_head(const struct frame_reader *reader, uint8_t *head, size_t *head_bytes, size_t *body_bytes);
+void frame_take_head(struct frame_reader *reader);
+/* Up to n_bytes into to, or thrown away where to is NULL; returns how many. */
+size_t frame_take_body(struct frame_reader *reader, void *to, size_t n_bytes);
+
 /* True while bytes of an unfinished frame lie here. */
 bool frame_reader_partial(const struct frame_reader *reader);
 

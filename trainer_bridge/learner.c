@@ -53,6 +53,19 @@ const float *learner_params(const struct learner *l)
 	return l->params;
 }
 
+struct adamw *learner_adamw(struct learner *l)
+{
+	return &l->adamw;
+}
+
+void learner_take_master(struct learner *l)
+{
+	for (size_t i = 0; i < l->weights->n_elements; i++) {
+		l->weights->data[i] = bf16_from_f32(l->adamw.master[i]);
+		l->params[i] = bf16_to_f32(l->weights->data[i]);
+	}
+}
+
 /* Index after the last sequence of the micro-batch that begins at `begin`. */
 static int micro_end(const struct train_sequence *sequences, int n, int begin)
 {

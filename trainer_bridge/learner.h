@@ -35,4 +35,9 @@ void learner_pass(struct learner *learner, const float *params, const struct tra
  * A norm that is not finite changes nothing but zeroes the gradient. */
 double learner_update(struct learner *learner, const struct adamw_options *options, double grad_clip);
 
+/* The optimizer's state, borrowed; after its master values were set from outside, learner_take_master rounds them into
+ * weights and parameters. */
+struct adamw *learner_adamw(struct learner *learner);
+void learner_take_master(struct learner *learner);
+
 #endif

@@ -239,6 +239,37 @@ static int message_scan(const void *bytes, size_t n_bytes, struct err *err)
 	return 0;
 }
 
+size_t message_head(const void *bytes, size_t n_there, size_t n_bytes, size_t *body_bytes, size_t *bin_at)
+{
+	static const char last_key[] = "\xa4" "data";
+	struct scan scan = {.bytes = bytes, .n_bytes = n_there};
+	struct tag tag;
+	uint64_t size;
+
+	if (n_there == 0 || (tag = read_tag(scan.bytes[scan.at++]), !tag.valid) || tag.per_child != 2 || tag.length_width)
+		return 0;
+	for (uint64_t left = 2 * tag.fixed; left > 0; left--) {
+		if (scan.at == n_there)
+			return 0;
+		*bin_at = scan.at;
+		struct tag value = read_tag(scan.bytes[scan.at++]);
+		size = value.fixed;
+		if (!value.valid || value.per_child ||
+		    (value.length_width && !scan_length(&scan, value.length_width, &size)))
+			return 0;
+		if (left == 1 && *bin_at >= sizeof last_key - 1 && scan.bytes[*bin_at] >= 0xc4 &&
+		    scan.bytes[*bin_at] <= 0xc6 && size == n_bytes - scan.at &&
+		    memcmp(scan.bytes + *bin_at - (sizeof last_key - 1), last_key, sizeof last_key - 1) == 0) {
+			*body_bytes = (size_t)size;
+			return scan.at;
+		}
+		if (size > n_there - scan.at)
+			return 0;
+		scan.at += (size_t)size;
+	}
+	return 0;
+}
+
 /* ---- reading ---- */
 
 struct message {
@@ -340,6 +371,16 @@ const struct message_node *message_item(const struct message_node *array, uint32
 {
 	assert(message_count(array) > (int64_t)index);
 	return node_of(&object_of(array)->via.array.ptr[index]);
+}
+
+const void *message_bin(const struct message_node *node, size_t *n_bytes)
+{
+	const msgpack_object *object = object_of(node);
+
+	if (object->type != MSGPACK_OBJECT_BIN)
+		return NULL;
+	*n_bytes = object->via.bin.size;
+	return *n_bytes > 0 ? object->via.bin.ptr : "";
 }
 
 bool message_is_nil(const struct message_node *node)

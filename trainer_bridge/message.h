@@ -46,11 +46,17 @@ int message_parse(struct message **message, const void *bytes, size_t n_bytes, s
 void message_close(struct message *message);
 const struct message_node *message_root(const struct message *message);
 
+/* Of a message of n_bytes, of which n_there have come: where the body begins, if it is a flat map whose last field
+ * `data` is a bin that ends it; else 0.  bin_at: where that bin begins. */
+size_t message_head(const void *bytes, size_t n_there, size_t n_bytes, size_t *body_bytes, size_t *bin_at);
+
 /* Field of a map, or NULL; where a key is there twice the first counts. */
 const struct message_node *message_field(const struct message_node *map, const char *key);
 /* Items of an array: count, or -1 if it is none. */
 int64_t message_count(const struct message_node *array);
 const struct message_node *message_item(const struct message_node *array, uint32_t index);
+/* Bytes of a bin, or NULL if it is none. */
+const void *message_bin(const struct message_node *node, size_t *n_bytes);
 bool message_is_nil(const struct message_node *node);
 
 /* Required typed fields: ERR_MISSING or ERR_INVALID naming key, expected and found.

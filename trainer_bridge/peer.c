@@ -11,6 +11,7 @@ struct peer *peer_open(struct exchange *exchange)
 	struct peer *peer = xcalloc(1, sizeof *peer);
 
 	peer->exchange = exchange;
+	peer->refused_id = -1;
 	peer->writer = message_writer_open();
 	return peer;
 }
@@ -21,8 +22,9 @@ void peer_close(struct peer *peer, const char *why)
 
 	peer_drop_push(peer);
 	batches_give_back(&exchange->batches, peer);
-	if (peer->batch)
-		batch_release(peer->batch);
+	peer_section_drop(peer);
+	peer_drop_batch(peer);
+	peer_forget_requests(peer);
 	if (peer->joined) {
 		exchange->n_welcome--;
 		exchange->callbacks.peer_left(exchange->callbacks.context, peer->name, why);
@@ -59,8 +61,8 @@ void peer_answer_end(struct peer *peer)
 void peer_answer_error(struct peer *peer, enum wire_error error, bool fatal, const char *about,
                          const char *text)
 {
-	bool has_version = peer->push == PUSH_REFUSED;
-	struct message_writer *w = peer_answer_begin(peer, FRAME_ERROR, has_version ? 6 : 5);
+	bool has_id = peer->refused_id >= 0, has_version = peer->push == PUSH_REFUSED && !has_id;
+	struct message_writer *w = peer_answer_begin(peer, FRAME_ERROR, has_version || has_id ? 6 : 5);
 
 	message_key(w, "code");
 	message_put_text(w, wire_error_name(error));
@@ -75,6 +77,10 @@ void peer_answer_error(struct peer *peer, enum wire_error error, bool fatal, con
 	if (has_version) {
 		message_key(w, "version");
 		message_put_int(w, peer->push_version);
+	}
+	if (has_id) {
+		message_key(w, "id");
+		message_put_int(w, peer->refused_id);
 	}
 	peer_answer_end(peer);
 	if (fatal)
@@ -186,6 +192,9 @@ static const struct {
 	[FRAME_WEIGHTS_CHUNK] = {peer_on_weights_chunk, STATE_WELCOME},
 	[FRAME_WEIGHTS_TENSOR] = {peer_on_weights_tensor, STATE_WELCOME},
 	[FRAME_WEIGHTS_COMMIT] = {peer_on_weights_commit, STATE_WELCOME},
+	[FRAME_SUBMIT] = {peer_on_submit, STATE_WELCOME},
+	[FRAME_EVALUATE] = {peer_on_evaluate, STATE_WELCOME},
+	[FRAME_SCORE] = {peer_on_score, STATE_WELCOME},
 	[FRAME_REPORT] = {on_report, STATE_WELCOME},
 	[FRAME_PING] = {on_ping, STATE_WELCOME},
 	[FRAME_PONG] = {on_pong, STATE_WELCOME},
@@ -238,6 +247,23 @@ void peer_receive(struct peer *peer, const void *payload, size_t n_bytes)
 	message_close(message);
 }
 
+/* Only a push's chunks are so long; whatever else it is, it is collected as a whole. */
+bool peer_receive_head(struct peer *peer, const void *head, size_t head_bytes, size_t body_bytes)
+{
+	struct message *message;
+	struct err err = {0};
+	const char *text = NULL;
+	bool taken = false;
+
+	if (peer->state != STATE_WELCOME || message_parse(&message, head, head_bytes, &err))
+		return false;
+	if (message_get_text(message_root(message), "type", &text, &err) == 0 && text &&
+	    frame_type_parse(text) == FRAME_WEIGHTS_CHUNK)
+		taken = peer_on_weights_head(peer, message_root(message), body_bytes);
+	message_close(message);
+	return taken;
+}
+
 size_t peer_frame_bytes_max(const struct peer *peer)
 {
 	return peer->state == STATE_WELCOME ? peer->exchange->frame_bytes_max : HANDSHAKE_BYTES_MAX;
@@ -260,5 +286,5 @@ bool peer_said_bye(const struct peer *peer)
 
 bool peer_choked(const struct peer *peer)
 {
-	return peer->answers_bytes > ANSWERS_BYTES_MARK;
+	return peer->answers_bytes > ANSWERS_BYTES_MARK || peer->push == PUSH_WAITING;
 }

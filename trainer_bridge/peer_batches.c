@@ -1,11 +1,6 @@
-/* peer_batches.c - batches to a peer: credit in, parts out, acknowledgements in.
- *
- * Parts are cut when the socket can take them, and borrow the batch's bytes: a batch on its way costs
- * nothing beside itself.
- */
+/* peer_batches.c - batches to a peer: credit in, whole batches or micro-batches out, acknowledgements in. */
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "trainer_bridge/peer_internal.h"
 
@@ -21,6 +16,12 @@ int peer_on_pull(struct peer *peer, const struct message_node *frame, struct err
 	return 0;
 }
 
+/* Of the batch that comes in micro-batches the end has not been told. */
+static bool is_unfinished(const struct peer *peer, uint64_t id)
+{
+	return peer->micro_groups > 0 && peer->batch && peer->batch->id == id;
+}
+
 int peer_on_ack(struct peer *peer, const struct message_node *frame, struct err *err)
 {
 	struct exchange *exchange = peer->exchange;
@@ -29,6 +30,11 @@ int peer_on_ack(struct peer *peer, const struct message_node *frame, struct err 
 
 	if (message_get_uint(frame, "batch_id", &id, err))
 		return err->code;
+	if (is_unfinished(peer, id)) {
+		peer_answer_error(peer, WIRE_STATE, false, frame_name(FRAME_ACK),
+		                  "the batch is not complete: acknowledge it after its batch_end");
+		return 0;
+	}
 	bool mine = false;
 	for (const struct batch *batch = exchange->batches.first; batch; batch = batch->next)
 		mine = mine || (batch->id == id && batch->holder == peer);
@@ -42,20 +48,66 @@ int peer_on_ack(struct peer *peer, const struct message_node *frame, struct err 
 	return 0;
 }
 
-static uint32_t count_parts(const struct peer *peer, const struct batch *batch, size_t *part_bytes)
+int peer_credits(const struct peer *peer)
 {
-	*part_bytes = peer->exchange->frame_bytes_max - BATCH_HEAD_BYTES_MAX;
-	return (uint32_t)((batch->n_bytes + *part_bytes - 1) / *part_bytes);
+	return peer->state == STATE_WELCOME ? peer->credits : 0;
 }
 
-static void take_batch_part(struct peer *peer, struct peer_frame *out)
+bool peer_streams(const struct peer *peer, enum batch_order *order)
 {
-	struct batch *batch = peer->batch;
-	size_t part_bytes, head_bytes;
-	uint32_t n_parts = count_parts(peer, batch, &part_bytes);
-	size_t offset = peer->part * part_bytes, left = batch->n_bytes - offset;
-	size_t body_bytes = left < part_bytes ? left : part_bytes;
-	struct message_writer *w = peer_answer_begin(peer, FRAME_BATCH, 8);
+	*order = peer->order;
+	return peer->state == STATE_WELCOME && peer->micro_groups > 0;
+}
+
+void peer_drop_batch(struct peer *peer)
+{
+	if (peer->batch)
+		batch_release(peer->batch);
+	free(peer->batch_order);
+	peer->batch = NULL;
+	peer->batch_order = NULL;
+	peer->n_sections = peer->groups_sent = 0;
+}
+
+/* A complete batch can be put in any order, an open one comes in the order that was asked for. */
+static bool start_batch(struct peer *peer)
+{
+	struct batches *batches = &peer->exchange->batches;
+	struct batch *batch =
+		peer->credits > 0 ? batches_take(batches, peer, peer->micro_groups > 0, peer->order) : NULL;
+
+	if (!batch)
+		return false;
+	batch_reference(batch);
+	peer->batch = batch;
+	peer->batch_order = batch->ended ? batch_in_order(batch, peer->order) : NULL;
+	peer->credits--;
+	peer->held++;
+	return true;
+}
+
+/* The rest of the batch, or as many groups of it as make a micro-batch; false where they are not there yet. */
+static bool start_section(struct peer *peer)
+{
+	const struct batch *batch = peer->batch;
+	int left = batch->n_groups - peer->groups_sent;
+	bool micro = peer->micro_groups > 0;
+
+	if (left == 0 || (!batch->ended && left < peer->micro_groups))
+		return false;
+	int n = micro && left > peer->micro_groups ? peer->micro_groups : left;
+	peer_section_begin(peer, &(struct section){
+		.batch = peer->batch, .type = FRAME_BATCH, .id = batch->id, .micro = micro ? peer->n_sections : -1,
+		.order = peer->batch_order, .first = peer->groups_sent, .end = peer->groups_sent + n});
+	peer->groups_sent += n;
+	peer->n_sections++;
+	return true;
+}
+
+static void tell_end(struct peer *peer)
+{
+	const struct batch *batch = peer->batch;
+	struct message_writer *w = peer_answer_begin(peer, FRAME_BATCH_END, 5);
 
 	message_key(w, "batch_id");
 	message_put_uint(w, batch->id);
@@ -63,54 +115,35 @@ static void take_batch_part(struct peer *peer, struct peer_frame *out)
 	message_put_int(w, batch->step);
 	message_key(w, "version");
 	message_put_int(w, batch->version);
+	message_key(w, "micro_batches");
+	message_put_int(w, peer->n_sections);
 	message_key(w, "trajectories");
 	message_put_int(w, batch->n);
-	message_key(w, "bytes");
-	message_put_uint(w, batch->n_bytes);
-	message_key(w, "part");
-	message_put_uint(w, peer->part);
-	message_key(w, "parts");
-	message_put_uint(w, n_parts);
-	message_key(w, "data");
-	message_begin_bin(w, body_bytes);
-	const void *head = message_bytes(w, &head_bytes);
-	assert(head_bytes <= BATCH_HEAD_BYTES_MAX);
-
-	*out = (struct peer_frame){.head_bytes = FRAME_LENGTH_BYTES + head_bytes, .body = batch->bytes + offset,
-	                           .body_bytes = body_bytes, .batch = batch};
-	out->head = xmalloc(out->head_bytes);
-	frame_put_length(out->head, head_bytes + body_bytes);
-	memcpy(out->head + FRAME_LENGTH_BYTES, head, head_bytes);
-	batch_reference(batch);
-	if (++peer->part == n_parts) {
-		batch_release(batch);
-		peer->batch = NULL;
-	}
+	peer_answer_end(peer);
 }
 
-int peer_credits(const struct peer *peer)
+/* All of the batch is on its way: what is said after its last part. */
+static void finish_batch(struct peer *peer)
 {
-	return peer->state == STATE_WELCOME ? peer->credits : 0;
-}
-
-static bool start_batch(struct peer *peer)
-{
-	struct batch *batch = peer->credits > 0 ? batches_take(&peer->exchange->batches, peer) : NULL;
-
-	if (!batch)
-		return false;
-	batch_reference(batch);
-	peer->batch = batch;
-	peer->part = 0;
-	peer->credits--;
-	peer->held++;
-	return true;
+	if (peer->micro_groups > 0)
+		tell_end(peer);
+	peer_drop_batch(peer);
 }
 
 bool peer_next_part(struct peer *peer, struct peer_frame *frame)
 {
-	if (!peer->batch && !start_batch(peer))
-		return false;
-	take_batch_part(peer, frame);
+	while (!peer_section_frame(peer, frame)) {
+		if (peer_begin_evaluation(peer))
+			continue;
+		if (!peer->batch && !start_batch(peer))
+			return false;
+		if (start_section(peer))
+			continue;
+		if (!peer->batch->ended)
+			return false;
+		finish_batch(peer);
+		if (peer->answers_bytes > 0)
+			return peer_next_frame(peer, frame);
+	}
 	return true;
 }

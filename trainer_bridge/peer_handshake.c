@@ -27,8 +27,10 @@ static void put_tensors(struct message_writer *w, const struct weights *layout)
 static void welcome(struct peer *peer)
 {
 	struct exchange *exchange = peer->exchange;
+	const struct request_handlers *handlers = exchange->handlers;
 	uint8_t mac[MAC_BYTES];
-	struct message_writer *w = peer_answer_begin(peer, FRAME_WELCOME, exchange->secret ? 7 : 6);
+	struct message_writer *w = peer_answer_begin(peer, FRAME_WELCOME, 10 + (exchange->secret != NULL) +
+	                                             (exchange->versions_lost > 0));
 
 	message_key(w, "protocol");
 	message_put_int(w, PROTOCOL_VERSION);
@@ -36,10 +38,22 @@ static void welcome(struct peer *peer)
 	message_put_text(w, exchange->run_id);
 	message_key(w, "version");
 	message_put_int(w, exchange->version);
+	if (exchange->versions_lost > 0) {
+		message_key(w, "weights");
+		message_put_int(w, exchange->version - exchange->versions_lost);
+	}
 	message_key(w, "frame_bytes_max");
 	message_put_uint(w, exchange->frame_bytes_max);
 	message_key(w, "credits_max");
 	message_put_int(w, exchange->credits_max);
+	message_key(w, "prompts_max");
+	message_put_int(w, handlers ? handlers->prompts_max : 0);
+	message_key(w, "prompt_tokens_max");
+	message_put_int(w, handlers ? handlers->prompt_tokens_max : 0);
+	message_key(w, "max_tokens");
+	message_put_int(w, handlers ? handlers->max_tokens : 0);
+	message_key(w, "keep_versions");
+	message_put_int(w, handlers ? handlers->keep_versions : 0);
 	if (exchange->secret) {
 		auth_prove(AUTH_SERVER, exchange->secret, peer->server_nonce, peer->peer_nonce, peer->name, mac);
 		message_key(w, "mac");
@@ -85,6 +99,24 @@ static int get_name(const struct message_node *map, char name[PEER_NAME_BYTES_MA
 	return 0;
 }
 
+/* How it wants its batches. */
+static int get_delivery(struct peer *peer, const struct message_node *frame, struct err *err)
+{
+	const char *order = "prompt";
+	int64_t groups = 0;
+
+	if ((message_field(frame, "order") && message_get_text(frame, "order", &order, err)) ||
+	    (message_field(frame, "micro_batch") && message_get_int(frame, "micro_batch", 0, INT32_MAX, &groups, err)) ||
+	    (message_field(frame, "lengths") && message_get_bool(frame, "lengths", &peer->wants_lengths, err)))
+		return err->code;
+	if (!order || (strcmp(order, "prompt") != 0 && strcmp(order, "completion") != 0))
+		return err_set(err, ERR_UNSUPPORTED, "order '%.32s' is unknown: expected 'prompt' or 'completion'",
+		               order ? order : "nil");
+	peer->order = strcmp(order, "prompt") == 0 ? ORDER_PROMPT : ORDER_COMPLETION;
+	peer->micro_groups = (int)groups;
+	return 0;
+}
+
 int peer_on_hello(struct peer *peer, const struct message_node *frame, struct err *err)
 {
 	int64_t oldest, newest;
@@ -97,7 +129,7 @@ int peer_on_hello(struct peer *peer, const struct message_node *frame, struct er
 		return err_set(err, ERR_UNSUPPORTED, "the peer speaks protocol versions %" PRId64 " to %" PRId64
 		               ", this server %d to %d", oldest, newest, PROTOCOL_VERSION_MIN, PROTOCOL_VERSION);
 	if (get_name(frame, peer->name, err) || message_get_text(frame, "role", &role, err) ||
-	    get_fixed_bin(frame, "nonce", peer->peer_nonce, NONCE_BYTES, err))
+	    get_fixed_bin(frame, "nonce", peer->peer_nonce, NONCE_BYTES, err) || get_delivery(peer, frame, err))
 		return err->code;
 	if (!role || strcmp(role, "trainer") != 0)
 		return err_set(err, ERR_UNSUPPORTED, "role '%.32s' is unknown: expected 'trainer'",

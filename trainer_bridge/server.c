@@ -6,35 +6,26 @@
  */
 #include "trainer_bridge/server.h"
 
-#include <arpa/inet.h>
 #include <assert.h>
-#include <errno.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <uv.h>
 
 #include "trainer_bridge/address.h"
 #include "trainer_bridge/auth.h"
 #include "trainer_bridge/peer.h"
+#include "trainer_bridge/server_internal.h"
+#include "trainer_bridge/server_listen.h"
+#include "trainer_bridge/watch.h"
 
 enum {
 	WRITE_BYTES_MARK = 1 << 20,
-	BACKLOG = 64,
 	FRAME_BYTES_LEAST = 4096,
 	KEEPALIVE_SECONDS = 60,
-	POLL_MS_EXTRA = 50
-};
-
-union stream {
-	uv_handle_t handle;
-	uv_stream_t stream;
-	uv_tcp_t tcp;
-	uv_pipe_t pipe;
+	POLL_MS_EXTRA = 50,
+	PIECE_BYTES = 1 << 18,    /* of a body per read: it is summed while it is in the cache */
+	HEAD_BYTES = 1024
 };
 
 struct connection {
@@ -45,6 +36,7 @@ struct connection {
 	struct peer *peer;
 	size_t in_flight;         /* bytes given to libuv and not yet written */
 	bool reading, ending;     /* ending: all is said, what else arrives is thrown away */
+	bool in_place, was_body;  /* the next bytes go to a peer's body; the last ones did */
 	bool held;                /* frames lie here unread, for the peer was choked */
 	bool closed;
 	uint64_t opened_ms;
@@ -61,6 +53,7 @@ struct server {
 	uint64_t handshake_ms_max, frame_ms_max;
 	uint64_t clock_ms, polled_ms; /* what peers' patience is measured by; when it was last moved */
 	struct exchange exchange;
+	struct watch *watch; /* NULL: no directory is watched */
 	struct connection *connections;
 	int n_connections;
 	struct address address;
@@ -125,6 +118,32 @@ static void end(struct connection *connection)
 
 /* ---- reading ---- */
 
+/* What lies here of a body that the peer takes as it comes; false where more of it must be read. */
+static bool take_body(struct connection *connection)
+{
+	size_t room, n;
+
+	while (peer_body_left(connection->peer) > 0) {
+		void *to = peer_body(connection->peer, &room);
+		n = frame_take_body(connection->reader, to, room);
+		if (n == 0)
+			return false;
+		peer_body_filled(connection->peer, n);
+	}
+	return true;
+}
+
+/* The head of a long frame, whose body need not pass through the reader. */
+static void take_head(struct connection *connection)
+{
+	uint8_t head[CHUNK_HEAD_BYTES_MAX];
+	size_t head_bytes, body_bytes;
+
+	if (frame_head(connection->reader, head, &head_bytes, &body_bytes) &&
+	    peer_receive_head(connection->peer, head, head_bytes, body_bytes))
+		frame_take_head(connection->reader);
+}
+
 static void process(struct connection *connection)
 {
 	const void *payload;
@@ -134,6 +153,14 @@ static void process(struct connection *connection)
 
 	while (!peer_over(connection->peer) && !peer_choked(connection->peer)) {
 		frame_reader_limit(connection->reader, peer_frame_bytes_max(connection->peer));
+		if (peer_body_left(connection->peer) == 0)
+			take_head(connection);
+		if (peer_body_left(connection->peer) > 0) {
+			if (!take_body(connection))
+				break;
+			connection->frame_ms = 0;
+			continue;
+		}
 		rc = frame_next(connection->reader, &payload, &n_bytes, &err);
 		if (rc <= 0)
 			break;
@@ -143,7 +170,7 @@ static void process(struct connection *connection)
 	connection->held = peer_choked(connection->peer);
 	if (rc < 0)
 		peer_refuse(connection->peer, wire_error_of(err.code), err.text);
-	if (!frame_reader_partial(connection->reader))
+	if (!frame_reader_partial(connection->reader) && peer_body_left(connection->peer) == 0)
 		connection->frame_ms = 0;
 	else if (connection->frame_ms == 0)
 		connection->frame_ms = connection->server->clock_ms;
@@ -155,8 +182,19 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 	size_t n_bytes;
 
 	(void)suggested;
+	connection->in_place = false;
+	if (!connection->ending && peer_body_left(connection->peer) > 0) {
+		buffer->base = peer_body(connection->peer, &n_bytes);
+		buffer->len = n_bytes < PIECE_BYTES ? n_bytes : PIECE_BYTES;
+		connection->in_place = buffer->base != NULL;
+		connection->was_body = true;
+		if (connection->in_place)
+			return;
+	}
 	buffer->base = frame_reader_space(connection->reader, &n_bytes);
-	buffer->len = n_bytes;
+	/* Behind a body comes another one's head: what is read with it of its body would have to be copied. */
+	buffer->len = connection->was_body && n_bytes > HEAD_BYTES ? HEAD_BYTES : n_bytes;
+	connection->was_body = false;
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n_bytes, const uv_buf_t *buffer)
@@ -167,7 +205,10 @@ static void on_read(uv_stream_t *stream, ssize_t n_bytes, const uv_buf_t *buffer
 	if (n_bytes < 0)
 		drop(connection, n_bytes == UV_EOF ? "closed the connection" : uv_strerror((int)n_bytes));
 	else if (n_bytes > 0 && !peer_over(connection->peer)) {
-		frame_reader_filled(connection->reader, (size_t)n_bytes);
+		if (connection->in_place)
+			peer_body_filled(connection->peer, (size_t)n_bytes);
+		else
+			frame_reader_filled(connection->reader, (size_t)n_bytes);
 		process(connection);
 		pump(connection);
 	}
@@ -229,6 +270,7 @@ static void flush(struct connection *connection)
 {
 	struct peer_frame frame;
 
+	peer_resume(connection->peer);
 	for (;;) {
 		while (!connection->closed && connection->in_flight < WRITE_BYTES_MARK &&
 		       peer_next_frame(connection->peer, &frame))
@@ -259,12 +301,6 @@ static void pump(struct connection *connection)
 
 /* ---- accepting ---- */
 
-static int init_stream(struct server *server, union stream *stream)
-{
-	return server->address.is_unix ? uv_pipe_init(&server->loop, &stream->pipe, 0)
-	                               : uv_tcp_init(&server->loop, &stream->tcp);
-}
-
 static void on_connection(uv_stream_t *listener, int status)
 {
 	struct server *server = listener->data;
@@ -280,7 +316,7 @@ static void on_connection(uv_stream_t *listener, int status)
 	connection->reader = frame_reader_open(HANDSHAKE_BYTES_MAX);
 	server->connections = connection;
 	server->n_connections++;
-	int rc = init_stream(server, &connection->socket);
+	int rc = server_stream_init(&server->loop, &server->address, &connection->socket);
 	assert(rc == 0); /* memory only; the socket is made by accept */
 	connection->socket.handle.data = connection;
 	if (uv_accept(listener, &connection->socket.stream)) {
@@ -297,92 +333,7 @@ static void on_connection(uv_stream_t *listener, int status)
 	pump(connection);
 }
 
-/* ---- listening ---- */
-
-/* A Unix socket's file outlives a killed process: it is stale if nobody answers there. */
-static int remove_stale_socket(const struct address *address, struct err *err)
-{
-	struct stat status;
-
-	if (lstat(address->path, &status) < 0)
-		return 0;
-	if (!S_ISSOCK(status.st_mode))
-		return err_set(err, ERR_IO,
-		               "cannot listen on unix:%s: the file exists and is no socket; remove it or choose "
-		               "another bridge.listen",
-		               address->path);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-	bool stale = fd >= 0 &&
-	             connect(fd, (const struct sockaddr *)&address->socket, address->socket_bytes) < 0 &&
-	             errno == ECONNREFUSED;
-	if (fd >= 0)
-		close(fd);
-	if (!stale)
-		return err_set(err, ERR_IO,
-		               "cannot listen on unix:%s: the address is in use, another run answers there; stop "
-		               "it or set bridge.listen to another path",
-		               address->path);
-	if (unlink(address->path) < 0)
-		return err_set_errno(err, ERR_IO, "cannot remove the stale socket %s", address->path);
-	return 0;
-}
-
-static int bind_listener(struct server *server, struct err *err)
-{
-	const struct address *address = &server->address;
-
-	if (!address->is_unix)
-		return uv_tcp_bind(&server->listener.tcp, (const struct sockaddr *)&address->socket, 0);
-	if (remove_stale_socket(address, err))
-		return 0;
-	int rc = uv_pipe_bind(&server->listener.pipe, address->path);
-	if (rc == 0 && chmod(address->path, S_IRUSR | S_IWUSR) < 0) /* the file system is its authentication */
-		err_set_errno(err, ERR_IO, "cannot restrict %s to its owner", address->path);
-	return rc;
-}
-
-static void describe_address(struct server *server)
-{
-	struct sockaddr_storage socket;
-	int n_bytes = sizeof socket;
-	char host[INET6_ADDRSTRLEN];
-
-	if (server->address.is_unix) {
-		snprintf(server->address_text, sizeof server->address_text, "unix:%s", server->address.path);
-		return;
-	}
-	uv_tcp_getsockname(&server->listener.tcp, (struct sockaddr *)&socket, &n_bytes);
-	uv_ip_name((const struct sockaddr *)&socket, host, sizeof host);
-	bool v6 = socket.ss_family == AF_INET6;
-	int port = v6 ? ((struct sockaddr_in6 *)&socket)->sin6_port : ((struct sockaddr_in *)&socket)->sin_port;
-	snprintf(server->address_text, sizeof server->address_text, v6 ? "tcp:[%s]:%d" : "tcp:%s:%d", host,
-	         ntohs((uint16_t)port));
-}
-
-static int start_listening(struct server *server, const char *listen, struct err *err)
-{
-	err->code = 0;
-	int rc = init_stream(server, &server->listener);
-	server->listening = rc == 0;
-	server->listener.handle.data = server;
-	if (rc == 0)
-		rc = bind_listener(server, err);
-	if (err->code)
-		return err->code;
-	if (rc == 0)
-		rc = uv_listen(&server->listener.stream, BACKLOG, on_connection);
-	if (rc == UV_EADDRINUSE)
-		return err_set(err, ERR_IO,
-		               "cannot listen on %s: the address is in use; stop the program that holds it or set "
-		               "bridge.listen to another one (port 0 takes any free port)",
-		               listen);
-	if (rc)
-		return err_set(err, ERR_IO,
-		               "cannot listen on %s: %s; set bridge.listen to an address of this machine", listen,
-		               uv_strerror(rc));
-	describe_address(server);
-	return 0;
-}
+/* ---- opening ---- */
 
 static int check_options(const struct server_options *options, const struct address *address, struct err *err)
 {
@@ -411,22 +362,30 @@ int server_open(struct server **out, const struct server_options *options,
 	server->exchange = (struct exchange){
 		.run_id = xstrdup(options->run_id), .secret = options->secret ? xstrdup(options->secret) : NULL,
 		.frame_bytes_max = options->frame_bytes_max, .credits_max = options->credits_max,
-		.version = options->version, .callbacks = *callbacks, .intake = intake_open(options->model),
+		.version = options->version, .versions_lost = options->versions_lost, .callbacks = *callbacks, .intake = intake_open(options->model),
 		.nonce = auth_nonce,
 	};
+	intake_observe(server->exchange.intake, &callbacks->weights);
+	if (options->model_dir)
+		intake_set_model(server->exchange.intake, options->model_dir);
 	server->handshake_ms_max =
 		options->handshake_ms ? (uint64_t)options->handshake_ms : HANDSHAKE_SECONDS_MAX * 1000;
 	server->frame_ms_max = options->frame_ms ? (uint64_t)options->frame_ms : FRAME_SECONDS_MAX * 1000;
+	if (options->watch_dir)
+		server->watch = watch_open(options->watch_dir, &server->exchange);
 	signal(SIGPIPE, SIG_IGN); /* a peer that went away is an error of the write, not a death */
 	int rc = uv_loop_init(&server->loop);
 	assert(rc == 0);
 	uv_timer_init(&server->loop, &server->wake);
 	server->clock_ms = 1; /* 0 is "never" */
 	server->polled_ms = uv_now(&server->loop);
-	if (start_listening(server, options->listen, err)) {
+	server->listener.handle.data = server;
+	if (server_listen(&server->loop, &server->listener, &server->listening, &server->address, options->listen,
+	                  on_connection, err)) {
 		server_close(server);
 		return err_context(err, "bridge");
 	}
+	server_describe_address(&server->listener, &server->address, server->address_text, sizeof server->address_text);
 	*out = server;
 	return 0;
 }
@@ -450,6 +409,7 @@ void server_close(struct server *server)
 	int rc = uv_loop_close(&server->loop);
 	assert(rc == 0);
 	batches_clear(&server->exchange.batches);
+	watch_close(server->watch);
 	intake_close(server->exchange.intake);
 	free_text(server->exchange.run_id);
 	free_text(server->exchange.secret);
@@ -507,6 +467,8 @@ static void move_clock(struct server *server, int wait_ms)
 
 void server_poll(struct server *server, int wait_ms)
 {
+	if (server->watch && watch_turn(server->watch, server->clock_ms))
+		wait_ms = 0;
 	if (wait_ms > 0) {
 		uv_update_time(&server->loop); /* the caller may have worked for long since the last turn */
 		/* Repeating: uv_run fires what is due before it waits, and with a timer that fired once (this
@@ -523,11 +485,9 @@ void server_poll(struct server *server, int wait_ms)
 	pump_all(server);
 }
 
-void server_put_batch(struct server *server, uint64_t batch_id, int64_t step, int64_t version,
-                      struct trajectory *const *trajectories, int n)
+const struct weights *server_restore_weights(struct server *server, int64_t version, struct weights *weights)
 {
-	batches_put(&server->exchange.batches, batch_id, step, version, trajectories, n);
-	pump_all(server);
+	return intake_restore(server->exchange.intake, version, weights);
 }
 
 void server_finish(struct server *server)
@@ -539,6 +499,7 @@ void server_finish(struct server *server)
 void server_set_version(struct server *server, int64_t version)
 {
 	server->exchange.version = version;
+	server->exchange.versions_lost = 0;
 }
 
 int server_peers(const struct server *server)
@@ -551,12 +512,22 @@ int server_unacknowledged(const struct server *server)
 	return server->exchange.batches.n;
 }
 
-bool server_wants_batch(const struct server *server)
-{
-	int credits = 0;
+/* ---- for server_batches.c ---- */
 
+struct exchange *server_exchange(struct server *server)
+{
+	return &server->exchange;
+}
+
+struct peer *server_peer(const struct server *server, int index)
+{
 	for (const struct connection *connection = server->connections; connection; connection = connection->next)
-		if (!connection->closed)
-			credits += peer_credits(connection->peer);
-	return credits > batches_waiting(&server->exchange.batches);
+		if (!connection->closed && index-- == 0)
+			return connection->peer;
+	return NULL;
+}
+
+void server_pump(struct server *server)
+{
+	pump_all(server);
 }
