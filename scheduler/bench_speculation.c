@@ -8,7 +8,10 @@
  *     steady  as many sessions as asked for are active all the time: measured until the queue is empty and
  *             the first of the last ones ends
  *     step    one batch from its first round to the end of its longest sample: the batch drains, and the
- *             seconds of the long tail count in full
+ *             seconds of the long tail count in full.  Lengths are the model's own, or drawn (--length-mean)
+ *
+ * A sweep puts beside the variants asked for every fixed length of each drafter that makes to order, and exact once
+ * more (what is left between the two is noise), and says how the others do against the best of these.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -21,21 +24,24 @@
 #include "scheduler/bench.h"
 #include "scheduler/bench_model.h"
 #include "scheduler/clock.h"
+#include "scheduler/simulate_lengths.h"
 
 enum { ACTIVE_MAX = 16, LENGTHS_MAX = 16, FORMATS_MAX = 16, VARIANTS_MAX = 128, REPEAT_MAX = 64, PREFILL_CHUNK = 64 };
 
 struct speculation_bench_options {
 	const char *model, *prompts, *active, *formats, *lengths;
 	int64_t samples, step, max_tokens, seed, threads, limit, repeat;
-	double temperature, top_p, grow;
+	double temperature, top_p, grow, length_mean, length_sigma;
 	int drafter, kv, head, quantizer;
-	bool json;
+	bool json, sweep;
 };
 
 /* A way to generate; the first is exact. */
 struct variant {
 	int policy;  /* index of policies */
-	int mode, length;
+	int mode, length, drafter;
+	int made;    /* >= 0: one of the sweep's: which copy drafts, always so many */
+	bool again;  /* the sweep's exact */
 	double rate[REPEAT_MAX], ratio[REPEAT_MAX]; /* tokens per second; to that of exact in the same turn */
 	double seconds[REPEAT_MAX];
 	struct engine_stats stats; /* of the last run */
@@ -52,6 +58,8 @@ struct speculation_bench {
 	int active[ACTIVE_MAX], n_active;
 	struct variant variants[VARIANTS_MAX];
 	int n_variants;
+	struct simulate_lengths *drawn; /* NULL: samples end where the model ends them */
+	struct config drawn_as;
 };
 
 static int options_read(struct speculation_bench_options *o, int argc, char **argv, struct err *err)
@@ -76,6 +84,11 @@ static int options_read(struct speculation_bench_options *o, int argc, char **ar
 		 .min = 0, .max = 1e12},
 		{"--repeat", ARGUMENT_INT, &o->repeat, "turns, of which medians are taken", .min = 1, .max = REPEAT_MAX},
 		{"--seed", ARGUMENT_INT, &o->seed, "key of all sampling noise", .min = 0, .max = 9007199254740991},
+		{"--length-mean", ARGUMENT_REAL, &o->length_mean, "responses of lengths drawn from a log-normal distribution of "
+		 "this mean, whatever the model ends with (cut at --max-tokens); 0: the model's own", .min = 0, .max = 1e6},
+		{"--length-sigma", ARGUMENT_REAL, &o->length_sigma, "its sigma: 1 has a maximum of 16 samples some 6 times the median",
+		 .min = 0, .max = 4},
+		{"--sweep", ARGUMENT_FLAG, &o->sweep, "also 1, 2, 3, 4, 6, 8 drafts always, with either part of the copy"},
 		{"--threads", ARGUMENT_INT, &o->threads, "threads", .min = 1, .max = 1024},
 		{"--json", ARGUMENT_FLAG, &o->json, "a JSON line for each variant"},
 	};
@@ -84,7 +97,7 @@ static int options_read(struct speculation_bench_options *o, int argc, char **ar
 	*o = (struct speculation_bench_options){
 		.active = "1,2,4,8,16", .formats = "auto", .lengths = "0", .samples = 3, .max_tokens = 128, .seed = 1, .repeat = 3,
 		.temperature = 1.0, .top_p = 1.0, .drafter = DRAFTER_KIND_COMBINED, .kv = KV_F32, .quantizer = DRAFT_SEARCH,
-		.threads = bench_threads_default(),
+		.threads = bench_threads_default(), .length_sigma = 1,
 	};
 	if (!arguments_want_help(argc, argv)) return arguments_parse(table, n, argc, argv, err);
 	arguments_print_help(table, n, "bench speculation", "generation with drafts against without, on the same samples", stdout);
@@ -116,18 +129,35 @@ static int read_formats(struct speculation_bench *b, struct err *err)
 	return 0;
 }
 
+/* What the first format's controller chooses from. */
+static int make_sweep(struct speculation_bench *b, struct err *err)
+{
+	static const int lengths[] = {1, 2, 3, 4, 6, 8};
+	int n_made = b->formats[0] == DRAFT_FORMAT_AUTO ? 2 : 1, n = sizeof lengths / sizeof *lengths;
+
+	if (b->n_variants + 1 + n_made * n > VARIANTS_MAX)
+		return err_set(err, ERR_USAGE, "--sweep: more than %d combinations of formats and lengths", VARIANTS_MAX);
+	b->variants[b->n_variants++] = (struct variant){.mode = ROLLOUT_EXACT, .made = -1, .again = true};
+	for (int made = 0; made < n_made; made++)
+		for (int l = 0; l < n; l++)
+			b->variants[b->n_variants++] = (struct variant){
+				.mode = ROLLOUT_SPECULATIVE, .length = lengths[l], .drafter = DRAFTER_KIND_QUANT, .made = made};
+	return 0;
+}
+
 static int make_variants(struct speculation_bench *b, struct err *err)
 {
-	b->variants[b->n_variants++] = (struct variant){.mode = ROLLOUT_EXACT};
+	b->variants[b->n_variants++] = (struct variant){.mode = ROLLOUT_EXACT, .made = -1};
 	for (int f = 0; f < b->n_formats; f++) {
 		for (int l = 0; l < b->n_lengths; l++) {
 			if (b->n_variants == VARIANTS_MAX)
 				return err_set(err, ERR_USAGE, "more than %d combinations of formats and lengths", VARIANTS_MAX);
 			b->variants[b->n_variants++] =
-				(struct variant){.policy = f, .mode = ROLLOUT_SPECULATIVE, .length = b->lengths[l]};
+				(struct variant){.policy = f, .mode = ROLLOUT_SPECULATIVE, .length = b->lengths[l],
+			                  .drafter = b->options->drafter, .made = -1};
 		}
 	}
-	return 0;
+	return b->options->sweep ? make_sweep(b, err) : 0;
 }
 
 static int load(struct speculation_bench *b, struct err *err)
@@ -135,6 +165,12 @@ static int load(struct speculation_bench *b, struct err *err)
 	const struct speculation_bench_options *o = b->options;
 	int rc = bench_weights_load(&b->weights, o->model, o->grow, err);
 
+	if (!rc && o->length_mean > 0) {
+		b->drawn_as.simulate = (struct config_simulate){
+			.length_mean = o->length_mean, .length_sigma = o->length_sigma, .seed = o->seed, .run = ""};
+		b->drawn_as.rollout.max_tokens = o->max_tokens;
+		rc = simulate_lengths_open(&b->drawn, &b->drawn_as, err);
+	}
 	if (!rc) rc = bench_prompts_load(&b->prompts, o->model, o->prompts, (size_t)o->limit, err);
 	for (int f = 0; !rc && f < b->n_formats; f++) {
 		struct config_speculation speculation = {
@@ -163,7 +199,8 @@ static int open_engine(struct engine **engine, const struct speculation_bench *b
 	const struct speculation_bench_options *o = b->options;
 	int longest = longest_sequence(b);
 	struct engine_options options = {
-		.mode = v->mode, .drafter = o->drafter, .draft_length = v->length, .draft_length_max = 16, .suffix_tokens = 1 << 20,
+		.mode = v->mode, .drafter = v->drafter, .draft_length = v->length, .draft_made = v->made < 0 ? 0 : v->made,
+		.draft_length_max = 16, .suffix_tokens = 1 << 20, .ignore_end = b->drawn != NULL,
 		.max_active = active, .prefill_chunk = PREFILL_CHUNK, .n_threads = (int)o->threads, .kv_type = (enum kv_type)o->kv,
 		.kv_bytes = (size_t)(active + 1) * kv_bytes(&b->weights.config, (enum kv_type)o->kv, longest + 2 * KV_TILE),
 		.stop_token = -1, .clock = clock_seconds, .costs = &v->costs,
@@ -179,8 +216,9 @@ static void add_samples(struct engine *engine, const struct speculation_bench *b
 	for (int i = 0; i < n; i++) {
 		size_t prompt = (size_t)i % b->prompts.n;
 		int32_t sample = i / (int)b->prompts.n;
+		int32_t most = b->drawn ? simulate_lengths_response(b->drawn, prompt + 1, sample) : (int32_t)o->max_tokens;
 		engine_add(engine, prompts_open_sample(&b->prompts.items[prompt], prompt + 1, sample, sample + 1, 0,
-		                                       (uint64_t)o->seed, &sampling, (int32_t)o->max_tokens));
+		                                       (uint64_t)o->seed, &sampling, most));
 	}
 }
 
@@ -215,6 +253,12 @@ static int run_variant(const struct speculation_bench *b, struct variant *v, int
 	return 0;
 }
 
+/* A turn that does not count is of use to whoever learns in it. */
+static bool learns(const struct variant *v)
+{
+	return v->mode != ROLLOUT_EXACT && v->length == 0;
+}
+
 static int measure(struct speculation_bench *b, int active, struct err *err)
 {
 	int rc = 0, turns = (int)b->options->repeat;
@@ -222,6 +266,7 @@ static int measure(struct speculation_bench *b, int active, struct err *err)
 	for (int i = 0; i < b->n_variants; i++) b->variants[i].costs = (struct speculation_costs){0};
 	for (int turn = -1; !rc && turn < turns; turn++) {
 		for (int i = 0; !rc && i < b->n_variants; i++) {
+			if (turn < 0 && !learns(&b->variants[i])) continue;
 			bench_progress("variant", (turn + 1) * b->n_variants + i, (turns + 1) * b->n_variants);
 			rc = run_variant(b, &b->variants[i], active, turn, err);
 		}
@@ -235,6 +280,7 @@ static int measure(struct speculation_bench *b, int active, struct err *err)
 /* What a variant came to; medians over turns. */
 struct result {
 	double rate, ratio, seconds, acceptance, length, predicted; /* predicted: the controller's tokens per second */
+	double planning, probing; /* shares of the time of the last turn; probing: what it lost */
 };
 
 static struct result result_of(const struct speculation_bench *b, struct variant *v)
@@ -242,41 +288,90 @@ static struct result result_of(const struct speculation_bench *b, struct variant
 	const struct engine_stats *s = &v->stats;
 	int n = (int)b->options->repeat;
 	double turns = (double)(s->decode_rows + s->verify_rows - s->drafted); /* of single sessions: one row each, and its drafts */
+	double worked = s->prefill_seconds + s->draft_seconds + s->verify_seconds + s->sample_seconds;
 
 	return (struct result){
 		.rate = bench_median(v->rate, n), .ratio = bench_median(v->ratio, n), .seconds = bench_median(v->seconds, n),
 		.acceptance = s->drafted ? (double)s->accepted / (double)s->drafted : 0,
 		.length = turns > 0 ? (double)s->drafted / turns : 0,
 		.predicted = s->planned_seconds > 0 ? s->planned_tokens / s->planned_seconds : 0,
+		.planning = worked > 0 ? s->plan_seconds / worked : 0, .probing = worked > 0 ? s->probe_seconds / worked : 0,
 	};
+}
+
+/* The fastest of those that a controller is measured against; NULL without a sweep. */
+static struct variant *best_fixed(struct speculation_bench *b)
+{
+	struct variant *best = NULL;
+	double most = 0;
+
+	for (int i = 0; i < b->n_variants; i++) {
+		struct variant *v = &b->variants[i];
+		double ratio = bench_median(v->ratio, (int)b->options->repeat);
+		if ((v->made < 0 && !v->again) || ratio <= most) continue;
+		best = v;
+		most = ratio;
+	}
+	return best;
 }
 
 static const char *length_label(const struct variant *v, char text[16])
 {
-	if (v->mode == ROLLOUT_EXACT) return "";
+	if (v->mode == ROLLOUT_EXACT) return v->again ? "again" : "";
 	if (v->length == 0) return "chosen";
 	snprintf(text, 16, "%d", v->length);
 	return text;
+}
+
+static const char *drafter_label(const struct speculation_bench *b, const struct variant *v)
+{
+	if (v->mode == ROLLOUT_EXACT) return "exact";
+	if (b->formats[v->policy] != DRAFT_FORMAT_AUTO || v->made < 0) return format_label(b->formats[v->policy]);
+	return v->made ? "int4 part" : "int8";
 }
 
 static void print_json(struct speculation_bench *b, int active)
 {
 	const struct speculation_bench_options *o = b->options;
 	static const char *const drafters[] = {"quant", "suffix", "combined"};
+	struct variant *best = best_fixed(b);
 
 	for (int i = 0; i < b->n_variants; i++) {
 		struct variant *v = &b->variants[i];
 		bool exact = v->mode == ROLLOUT_EXACT;
 		struct result r = result_of(b, v);
-		bench_json(json_pack("{s:s, s:f, s:s, s:i, s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:s, s:s, s:i}",
+		json_t *line = json_pack("{s:s, s:f, s:s, s:i, s:s, s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:s, "
+		                         "s:s, s:i}",
 			"model", o->model, "grow", o->grow, "phase", o->step > 0 ? "step" : "steady", "active", active,
-			"mode", exact ? "exact" : "speculative", "format", exact ? "bf16" : format_label(b->formats[v->policy]),
-			"drafter", exact ? "none" : drafters[o->drafter], "draft_length", v->length,
+			"mode", exact ? "exact" : "speculative", "format", exact ? "bf16" : drafter_label(b, v),
+			"drafter", exact ? "none" : drafters[v->drafter], "draft_length", v->length,
 			"tokens_per_sec", r.rate, "ratio_to_exact", r.ratio, "seconds", r.seconds, "acceptance", r.acceptance,
-			"draft_length_mean", r.length, "predicted_tokens_per_sec", r.predicted, "tokens", (json_int_t)v->stats.tokens,
+			"draft_length_mean", r.length, "predicted_tokens_per_sec", r.predicted, "planning", r.planning, "probing", r.probing,
+			"tokens", (json_int_t)v->stats.tokens,
 			"temperature", o->temperature, "kv", o->kv ? "f32" : "bf16", "isa", kernels_best()->name,
-			"threads", (int)o->threads));
+			"threads", (int)o->threads);
+		if (best && v->made < 0 && !v->again)
+			json_object_set_new(line, "ratio_to_best_fixed", json_real(r.ratio / result_of(b, best).ratio));
+		bench_json(line);
 	}
+}
+
+static int int_compare(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+/* How long the responses of a step are (steady: of the first prompts' first samples). */
+static void print_drawn(const struct speculation_bench *b)
+{
+	char text[160];
+	int n = b->options->step > 0 ? (int)b->options->step : (int)b->prompts.n;
+	int *lengths = xmalloc((size_t)n * sizeof *lengths);
+
+	for (int i = 0; i < n; i++)
+		lengths[i] = simulate_lengths_response(b->drawn, (uint64_t)i % b->prompts.n + 1, i / (int)b->prompts.n);
+	qsort(lengths, (size_t)n, sizeof *lengths, int_compare);
+	simulate_lengths_describe(b->drawn, text, sizeof text);
+	printf("response lengths drawn, end tokens ignored (%s): p50 %d, p90 %d, p99 %d, max %d tokens\n", text, lengths[n / 2],
+	       lengths[(n - 1) * 9 / 10], lengths[(n - 1) * 99 / 100], lengths[n - 1]);
+	free(lengths);
 }
 
 static void print_head(const struct speculation_bench *b)
@@ -290,16 +385,19 @@ static void print_head(const struct speculation_bench *b)
 	printf("%zu prompts of %s, up to %lld tokens, temperature %g, top-p %g; medians of %lld turns\n", b->prompts.n,
 	       o->prompts, (long long)o->max_tokens, o->temperature, o->top_p, (long long)o->repeat);
 	if (o->step > 0) printf("whole steps of %lld samples, to the end of the last\n", (long long)o->step);
+	if (b->drawn) print_drawn(b);
 	printf("\n");
 }
 
 static void table_rows(struct speculation_bench *b, struct bench_table *table, int active)
 {
+	struct variant *best = best_fixed(b);
+
 	for (int i = 0; i < b->n_variants; i++) {
 		struct variant *v = &b->variants[i];
 		struct result r = result_of(b, v);
 		char text[16];
-		bench_cell(table, "%s", v->mode == ROLLOUT_EXACT ? "exact" : format_label(b->formats[v->policy]));
+		bench_cell(table, "%s", drafter_label(b, v));
 		bench_cell(table, "%s", length_label(v, text));
 		bench_cell(table, "%d", active);
 		bench_cell(table, "%.2f", r.seconds);
@@ -309,16 +407,24 @@ static void table_rows(struct speculation_bench *b, struct bench_table *table, i
 			bench_row_end(table);
 			continue;
 		}
-		bench_cell(table, "%.1f", r.predicted);
 		bench_cell(table, "%.3f", r.acceptance);
 		bench_cell(table, "%.2f", r.length);
+		if (v->made >= 0) {
+			bench_row_end(table);
+			continue;
+		}
+		bench_cell(table, "%.1f", r.predicted);
+		bench_cell(table, "%.1f", 100 * r.planning);
+		bench_cell(table, "%.1f", 100 * r.probing);
+		if (best) bench_cell(table, "%.2f", r.ratio / result_of(b, best).ratio);
+		bench_row_end(table);
 	}
 }
 
 int bench_speculation(int argc, char **argv, struct err *err)
 {
-	static const char *const columns[] = {"drafter", "length", "active", "seconds", "of exact", "tokens/s", "predicted",
-	                                      "acceptance", "drafted"};
+	static const char *const columns[] = {"drafter", "length", "active", "seconds", "of exact", "tokens/s", "acceptance",
+	                                      "drafted", "predicted", "planning %", "probing %", "of best"};
 	struct speculation_bench_options options;
 	struct speculation_bench b = {.options = &options};
 
@@ -342,6 +448,7 @@ int bench_speculation(int argc, char **argv, struct err *err)
 	if (shown) print_head(&b);
 	bench_table_close(table, shown ? stdout : NULL);
 	for (int f = 0; f < b.n_formats; f++) policy_free(b.policies[f]);
+	if (b.drawn) simulate_lengths_close(b.drawn);
 	prompts_free(&b.prompts);
 	weights_free(&b.weights);
 	return rc;

@@ -1,4 +1,5 @@
-/* cmd_run.c - `drumroll run CONFIG [--set section.key=value ...]`, one process per MPI rank.
+/* cmd_run.c - `drumroll run CONFIG [--set section.key=value ...]`, or `drumroll run --resume DIR [--set ...]`, one process
+ * per MPI rank.
  *
  * Everything that can be refused is refused here, before any work starts: the config by every rank
  * alike, before MPI; model, tokenizer, prompts and memory by rank 0.  Only rank 0 complains. */
@@ -12,6 +13,7 @@
 #include "scheduler/commands.h"
 #include "scheduler/controller.h"
 #include "scheduler/model_memory.h"
+#include "scheduler/rank_guard.h"
 #include "scheduler/worker.h"
 #include "trainer_bridge/address.h"
 
@@ -19,15 +21,23 @@
 static int check_config(const struct config *c, struct err *err)
 {
 	if (!c->model.path[0]) return err_set(err, ERR_CONFIG, "model.path is empty: name a model directory");
-	if (!c->data.prompts[0]) return err_set(err, ERR_CONFIG, "data.prompts is empty: name a file of JSON lines");
+	if (!c->data.prompts[0] && c->data.source != PROMPTS_FROM_TRAINER) return err_set(err, ERR_CONFIG, "data.prompts is empty: name a file of JSON lines");
 	if (c->rollout.group_size < 2 && c->advantage.estimator != ADVANTAGE_MC_GRPO && c->reward.kind != REWARD_NONE)
 		return err_set(err, ERR_CONFIG, "rollout.group_size is 1, but the estimator compares samples of a group: set at least 2");
 	if (advantage_samples_to_draw(&c->advantage, (int)c->rollout.group_size) > TRAJECTORY_SAMPLES_MAX)
 		return err_set(err, ERR_TOO_BIG, "rollout.group_size is beyond %d samples per group", TRAJECTORY_SAMPLES_MAX - 1);
 	if (c->trainer.kind == TRAINER_REFERENCE && (c->rollout.top_p < 1 || c->rollout.top_k > 0 || c->rollout.min_p > 0))
 		return err_set(err, ERR_CONFIG, "the reference trainer computes untruncated log-probabilities: set rollout.top_p to 1, rollout.top_k to 0 and rollout.min_p to 0, or use trainer.kind external");
+	if (c->data.source != PROMPTS_FROM_FILE && c->trainer.kind == TRAINER_NONE)
+		return err_set(err, ERR_CONFIG, "data.source has prompts come from a trainer, but trainer.kind is none: set it to external, or data.source to file");
+	if (c->data.source == PROMPTS_FROM_TRAINER && c->trainer.kind == TRAINER_REFERENCE)
+		return err_set(err, ERR_CONFIG, "data.source is trainer, but the reference trainer submits no prompts: set trainer.kind to external, or data.source to file");
+	if (c->weights.keep_versions > 0 && c->trainer.kind == TRAINER_NONE)
+		return err_set(err, ERR_CONFIG, "weights.keep_versions keeps versions, but trainer.kind is none: there are no others than the model itself; set it to 0");
 	if (c->reward.kind == REWARD_NONE && c->trainer.kind == TRAINER_REFERENCE)
 		return err_set(err, ERR_CONFIG, "reward.kind is none, but the reference trainer needs advantages: choose a verifier, or trainer.kind external");
+	if (c->reward.kind == REWARD_PROGRAM && (c->reward.program_timeout >= c->run.stall_seconds || c->reward.program_start >= c->run.stall_seconds))
+		return err_set(err, ERR_CONFIG, "a verifier may be silent for longer than the run (run.stall_seconds): set reward.program_timeout and reward.program_start below it");
 	if (c->scheduler.asynchrony != ASYNCHRONY_SYNC && c->scheduler.max_staleness == 0 && c->trainer.kind != TRAINER_NONE)
 		return err_set(err, ERR_CONFIG, "scheduler.max_staleness is 0, but what is generated beside the training is a version old when it is delivered: set it to at least 1, or scheduler.asynchrony to sync");
 	if (c->scheduler.kv == WEIGHTS_KEEP_KV && c->rollout.mode == ROLLOUT_QUANTIZED)
@@ -68,7 +78,8 @@ static int inputs_load(struct inputs *in, const struct config *c, struct err *er
 	if (!rc && chat_variables_set(in->chat, c->data.template_kwargs, err)) rc = err_context(err, "data.template_kwargs");
 	struct prompts_options options = { .prompt_key = c->data.prompt_key, .answer_key = c->data.answer_key,
 		.template = c->data.template, .limit = (size_t)c->data.limit, .max_context = in->model.max_context };
-	if (!rc) rc = prompts_load(&in->prompts, c->data.prompts, in->tokenizer, in->chat, &options, err);
+	if (!rc && c->data.source != PROMPTS_FROM_TRAINER)
+		rc = prompts_load(&in->prompts, c->data.prompts, in->tokenizer, in->chat, &options, err);
 	options.limit = (size_t)c->eval.limit;
 	if (!rc && c->data.eval_prompts[0])
 		rc = prompts_load(&in->eval_prompts, c->data.eval_prompts, in->tokenizer, in->chat, &options, err);
@@ -84,7 +95,7 @@ static void inputs_free(struct inputs *in)
 }
 
 /* Rank 0: check everything, then control; a refusal lets the waiting workers go. */
-static int lead(struct transport *transport, const struct config *config, struct err *err)
+static int lead(struct transport *transport, const struct config *config, const char *resume_dir, struct err *err)
 {
 	struct inputs in = { 0 };
 
@@ -92,40 +103,92 @@ static int lead(struct transport *transport, const struct config *config, struct
 	if (rc) {
 		controller_dismiss(transport);
 	} else {
-		struct controller_inputs inputs = { .config = config, .model = &in.model, .prompts = &in.prompts,
-		                                    .eval_prompts = &in.eval_prompts };
+		struct controller_inputs inputs = { .config = config, .model = &in.model, .tokenizer = in.tokenizer,
+		                                    .chat = in.chat, .prompts = &in.prompts,
+		                                    .eval_prompts = &in.eval_prompts, .resume_dir = resume_dir };
 		rc = controller_run(transport, &inputs);
 	}
 	inputs_free(&in);
 	return rc;
 }
 
+static const double CLOSE_SECONDS = 5, LEADER_CLOSE_SECONDS = 30; /* a rank may be in the middle of a long round */
+
 /* A negative code with err set, or the exit status. */
-static int run_ranks(const struct config *config, struct err *err)
+static int run_ranks(const struct config *config, const char *resume_dir, struct err *err)
 {
 	struct transport *transport;
 
+	rank_guard_enter();
 	int rc = transport_open(&transport, err);
 	if (rc) return rc;
 	if (transport_size(transport) < 2)
 		rc = err_set(err, ERR_USAGE, "a run needs a controller and at least one worker: mpirun -n 3 drumroll run CONFIG");
 	else if (transport_rank(transport) > 0) rc = worker_run(transport, config);
-	else rc = lead(transport, config, err);
-	transport_close(transport, 5);
+	else rc = lead(transport, config, resume_dir, err);
+	transport_close(transport, transport_rank(transport) == 0 ? LEADER_CLOSE_SECONDS : CLOSE_SECONDS);
+	return rc;
+}
+
+struct request {
+	const char *resume_dir;        /* NULL: a new run */
+	char path[4096];               /* of its config */
+	struct config_arguments arguments;
+};
+
+/* `--resume DIR` stands for DIR/config.yaml. */
+static int read_request(struct request *r, int argc, char **argv, struct err *err)
+{
+	char **rest = xcalloc((size_t)argc + 1, sizeof *rest);
+	int n = 0, rc = 0;
+
+	r->resume_dir = NULL;
+	for (int i = 0; i < argc && !rc; i++) {
+		if (i == 0 || strcmp(argv[i], "--resume") != 0) {
+			rest[n++] = argv[i];
+			continue;
+		}
+		if (i + 1 == argc || r->resume_dir) rc = err_set(err, ERR_USAGE, "--resume: expected one run directory after it");
+		else if (snprintf(r->path, sizeof r->path, "%s/config.yaml", argv[++i]) >= (int)sizeof r->path)
+			rc = err_set(err, ERR_TOO_BIG, "--resume: the path is too long");
+		else {
+			r->resume_dir = argv[i];
+			rest[n++] = r->path;
+		}
+	}
+	if (!rc) rc = config_arguments_read(&r->arguments, n, rest, NULL, NULL, err);
+	free(rest);
+	return rc;
+}
+
+/* That of a run that is resumed is its own, with what may be changed. */
+static int load_config(struct config *config, const struct request *r, struct err *err)
+{
+	const struct config_arguments *a = &r->arguments;
+	struct config before;
+
+	if (!r->resume_dir) return config_load(config, a->path, a->sets, a->n_sets, err);
+	if (config_load(&before, a->path, NULL, 0, err)) return err_context(err, "--resume %s: expected the directory of a run", r->resume_dir);
+	int rc = config_load(config, a->path, a->sets, a->n_sets, err);
+	if (!rc && config_check_resume(&before, config, err)) {
+		rc = err_context(err, "--resume");
+		config_free(config);
+	}
+	config_free(&before);
 	return rc;
 }
 
 int run_command(int argc, char **argv)
 {
-	struct config_arguments arguments;
+	struct request request;
 	struct config config;
 	struct err err;
 
-	int rc = config_arguments_read(&arguments, argc, argv, NULL, NULL, &err);
-	if (!rc) rc = config_load(&config, arguments.path, arguments.sets, arguments.n_sets, &err);
+	int rc = read_request(&request, argc, argv, &err);
+	if (!rc) rc = load_config(&config, &request, &err);
 	if (!rc) {
 		rc = check_config(&config, &err);
-		if (!rc) rc = run_ranks(&config, &err);
+		if (!rc) rc = run_ranks(&config, request.resume_dir, &err);
 		config_free(&config);
 	}
 	if (rc >= 0) return rc; /* a status: what went wrong has been said */

@@ -12,19 +12,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "configs/config.h"
 #include "policy/chat.h"
 #include "policy/tokenizer.h"
 #include "rollout/score.h"
 #include "scheduler/arguments.h"
 #include "scheduler/commands.h"
 #include "scheduler/output_file.h"
+#include "scheduler/weight_history.h"
 
 struct score_options {
-	const char *model, *in, *out, *template_kwargs;
-	int64_t top_k, threads;
+	const char *model, *in, *out, *template_kwargs, *run;
+	int64_t top_k, threads, version;
+	struct config config; /* of the run, with --run */
 	int kv_format;
 	double temperature, top_p, min_p;
-	bool temperature_given, top_p_given, top_k_given, min_p_given;
+	bool temperature_given, top_p_given, top_k_given, min_p_given, version_given, kv_format_given;
 };
 
 struct scoring {
@@ -44,12 +47,25 @@ struct sequence {
 	struct sampling_options sampling;
 };
 
+/* Model and KV format are those of the run. */
+static int run_read(struct score_options *o, struct err *err)
+{
+	char path[4096];
+
+	snprintf(path, sizeof path, "%.4000s/config.yaml", o->run);
+	int rc = config_load(&o->config, path, NULL, 0, err);
+	if (rc) return err_context(err, "--run");
+	o->model = o->config.model.path;
+	if (!o->kv_format_given) o->kv_format = (int)o->config.worker.kv_format;
+	return 0;
+}
+
 static int options_read(struct score_options *o, int argc, char **argv, struct err *err)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	enum { TEMPERATURE = 3, TOP_P, TOP_K, MIN_P, N = 10 };
+	enum { TEMPERATURE = 3, TOP_P, TOP_K, MIN_P, KV_FORMAT, VERSION = 10, N = 12 };
 	struct argument table[N] = {
-		{"--model", ARGUMENT_FILE, &o->model, "Hugging Face model directory", true},
+		{"--model", ARGUMENT_FILE, &o->model, "Hugging Face model directory, unless --run"},
 		{"--in", ARGUMENT_FILE, &o->in,
 		 "JSON lines with tokens and prompt_tokens, prompt or messages; - is standard input", true},
 		{"--out", ARGUMENT_TEXT, &o->out, "JSON lines, replaced as a whole; - or none: standard output"},
@@ -58,10 +74,12 @@ static int options_read(struct score_options *o, int argc, char **argv, struct e
 		[TOP_P] = {"--top-p", ARGUMENT_REAL, &o->top_p, "instead of the lines' own", .min = 1e-6, .max = 1},
 		[TOP_K] = {"--top-k", ARGUMENT_INT, &o->top_k, "instead of the lines' own", .max = 1000000},
 		[MIN_P] = {"--min-p", ARGUMENT_REAL, &o->min_p, "instead of the lines' own", .max = 1},
-		{"--kv-format", ARGUMENT_CHOICE, &o->kv_format, "numbers in the KV cache, as where the tokens were drawn",
+		[KV_FORMAT] = {"--kv-format", ARGUMENT_CHOICE, &o->kv_format, "numbers in the KV cache, as where the tokens were drawn",
 		 .choices = "bf16|f32"},
 		{"--template-kwargs", ARGUMENT_TEXT, &o->template_kwargs, "JSON object: variables for the chat template of messages"},
 		{"--threads", ARGUMENT_INT, &o->threads, "threads", .min = 1, .max = 1024},
+		[VERSION] = {"--version", ARGUMENT_INT, &o->version, "with --run: which version (none: the newest)", .max = INT32_MAX},
+		{"--run", ARGUMENT_TEXT, &o->run, "run directory: score under a version that it kept (weights.keep_versions)"},
 	};
 
 	*o = (struct score_options){
@@ -76,7 +94,13 @@ static int options_read(struct score_options *o, int argc, char **argv, struct e
 	o->top_p_given = table[TOP_P].given;
 	o->top_k_given = table[TOP_K].given;
 	o->min_p_given = table[MIN_P].given;
-	return rc;
+	o->version_given = table[VERSION].given;
+	o->kv_format_given = table[KV_FORMAT].given;
+	if (rc) return rc;
+	if (!o->model == !o->run)
+		return err_set(err, ERR_USAGE, "expected --model or --run, found %s", o->run ? "both" : "neither");
+	if (o->version_given && !o->run) return err_set(err, ERR_USAGE, "--version needs --run: a model directory has one version");
+	return o->run ? run_read(o, err) : 0;
 }
 
 /* ---- one line in ---- */
@@ -246,12 +270,32 @@ static int score_lines(struct scoring *scoring, FILE *in, struct err *err)
 	return rc;
 }
 
+/* A version that the run kept. */
+static int version_load(struct scoring *scoring, struct err *err)
+{
+	const struct score_options *o = scoring->options;
+	struct weight_history *history = NULL;
+	struct model_config model;
+	struct weights weights;
+
+	int rc = model_config_read(&model, o->model, err);
+	if (!rc) rc = weight_history_open(&history, o->run, &model, err);
+	if (rc) return rc;
+	int64_t version = o->version_given ? o->version : weight_history_newest(history);
+	rc = weight_history_load(history, version, &weights, err);
+	weight_history_close(history);
+	if (rc) return rc;
+	rc = policy_create(&scoring->policy, &weights, version, NULL, (int)o->threads, err);
+	weights_free(&weights);
+	return rc;
+}
+
 static int score(struct scoring *scoring, struct err *err)
 {
 	const struct score_options *o = scoring->options;
 
 	int rc = o->template_kwargs[0] ? tokenizer_needed(scoring, err) : 0; /* a bad one is refused before any work */
-	if (!rc) rc = policy_load(&scoring->policy, o->model, NULL, (int)o->threads, err);
+	if (!rc) rc = o->run ? version_load(scoring, err) : policy_load(&scoring->policy, o->model, NULL, (int)o->threads, err);
 	if (rc) return rc;
 	scoring->scorer = scorer_open(scoring->policy, (enum kv_type)o->kv_format, (int)o->threads);
 	FILE *in = strcmp(o->in, "-") == 0 ? stdin : fopen(o->in, "r");
@@ -276,6 +320,7 @@ int score_command(int argc, char **argv)
 	if (!rc) rc = score(&scoring, &err);
 	scorer_close(scoring.scorer);
 	policy_free(scoring.policy);
+	if (options.run && options.model) config_free(&options.config);
 	if (scoring.chat) chat_close(scoring.chat);
 	if (scoring.tokenizer) tokenizer_close(scoring.tokenizer);
 	if (rc) fprintf(stderr, "drumroll score: %s\n", err.text);

@@ -4,6 +4,7 @@
 #define SCHEDULER_COMMANDS_H
 
 int run_command(int argc, char **argv);      /* cmd_run.c */
+int launch_command(int argc, char **argv);   /* cmd_launch.c */
 int generate_command(int argc, char **argv); /* cmd_generate.c */
 int score_command(int argc, char **argv);    /* cmd_score.c */
 int tokenize_command(int argc, char **argv); /* cmd_tokenize.c */

@@ -13,32 +13,20 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "scheduler/clock.h"
 #include "scheduler/controller_internal.h"
+#include "scheduler/rank_guard.h"
 #include "scheduler/sample_context.h"
 #include "scheduler/trainer_process.h"
 #include "trainer_bridge/auth.h"
 
-static const double FLUSH_SECONDS = 1, GOODBYE_SECONDS = 10;
+static const double GOODBYE_SECONDS = 10;
 enum { POLL_MS = 1 };
 
-static volatile sig_atomic_t stop_signal;
-
-static void on_stop_signal(int signal_number) { stop_signal = signal_number; }
-
-static const char *phase_name(enum phase phase)
-{
-	static const char *const names[] = { "the ranks to load the model", "held-out samples", "samples of this step",
-	                                     "the trainer to ask for a batch",
-	                                     "new weights from the trainer", "the ranks to take new weights",
-	                                     "the trainer's acknowledgement", "nothing" };
-	return names[phase];
-}
 
 void controller_enter(struct controller *c, enum phase phase)
 {
@@ -48,23 +36,13 @@ void controller_enter(struct controller *c, enum phase phase)
 
 static double phase_seconds(const struct controller *c) { return clock_seconds() - c->phase_began; }
 
-static int tell_ranks(struct controller *c, enum rank_message type, struct err *err)
-{
-	int rc = 0;
-	for (int r = 1; r < c->n_ranks && !rc; r++) {
-		rank_message_begin(c->writer, type, 0);
-		rc = rank_message_send(c->transport, r, c->writer, err);
-	}
-	return rc;
-}
-
 /* ---- phases ---- */
 
 static void begin_step(struct controller *c)
 {
 	if (c->step == 0) c->steps_began = clock_seconds();
 	c->step++;
-	if (c->metrics.step != c->step || c->asynchrony != ASYNCHRONY_ASYNC) {
+	if (c->metrics.step != c->step || (c->asynchrony != ASYNCHRONY_ASYNC && c->step > c->stored.step + 1)) {
 		step_metrics_begin(&c->metrics, c->step, c->version);
 		c->step_began = clock_seconds();
 	}
@@ -97,14 +75,16 @@ static bool eval_is_due(const struct controller *c)
  * initial ones. */
 static void go_on(struct controller *c)
 {
+	c->phase = PHASE_EVAL; /* what a trainer wants evaluated comes first, and then this again */
+	if (c->asynchrony != ASYNCHRONY_ASYNC && controller_begin_requested(c)) return;
 	if (c->step == c->config->run.steps) begin_finish(c);
 	else if (c->asynchrony == ASYNCHRONY_ASYNC && c->step > 0) controller_enter(c, PHASE_WANTED);
 	else if (c->asynchrony == ASYNCHRONY_ASYNC) begin_step(c);
-	else if (c->arriving.data) controller_broadcast_begin(c);
+	else if (c->arriving) controller_broadcast_begin(c);
 	else begin_step(c);
 }
 
-static int write_metrics(struct controller *c, const char *json, struct err *err)
+int controller_write_metrics(struct controller *c, const char *json, struct err *err)
 {
 	int rc = run_directory_append(c->run_dir, "metrics.jsonl", json, err);
 	return rc ? rc : store_put_metrics(c->store, c->step, json, err);
@@ -118,6 +98,7 @@ static int write_step(struct controller *c, struct err *err)
 	double reward = step_metrics_reward(m);
 
 	if (m->step == 0) return 0;
+	if (c->out_line) return controller_write_old_step(c, err);
 	s->steps = m->step;
 	s->tokens += m->tokens;
 	s->drafted += m->drafted;
@@ -128,22 +109,40 @@ static int write_step(struct controller *c, struct err *err)
 	s->broadcast_seconds += m->broadcast_seconds;
 	if (m->step == 1) s->reward_first = reward;
 	s->reward_last = reward;
-	progress_step(m, c->config->run.steps, (clock_seconds() - c->steps_began) / (double)m->step);
+	progress_step(m, c->config->run.steps, (clock_seconds() - c->steps_began) / (double)(m->step - c->stored.step));
 	char *json = step_metrics_json(m);
-	int rc = write_metrics(c, json, err);
+	int rc = controller_write_metrics(c, json, err);
+	if (!rc) rc = store_put_number(c->store, STATE_LINE, m->step, err);
 	free(json);
 	m->step = 0;
+	c->line_waits = false;
 	return rc;
+}
+
+/* Weights may be everywhere before the trainer's next words, its report of the step: the line waits for them, or
+ * until another batch goes out. */
+static int settle_step(struct controller *c, struct err *err)
+{
+	c->line_waits = c->server && c->out.step && !c->out.has_report;
+	return c->line_waits ? 0 : write_step(c, err);
 }
 
 static int end_step(struct controller *c, struct err *err)
 {
-	int rc = write_step(c, err);
+	int rc = settle_step(c, err);
 
 	if (rc) return rc;
 	if (eval_is_due(c)) begin_eval(c);
 	else go_on(c);
 	return 0;
+}
+
+static int end_requested(struct controller *c, struct err *err)
+{
+	int rc = controller_end_requested(c, err);
+
+	if (!rc && c->phase == PHASE_EVAL) go_on(c);
+	return rc;
 }
 
 static int end_eval(struct controller *c, struct err *err)
@@ -155,7 +154,7 @@ static int end_eval(struct controller *c, struct err *err)
 		struct live_group *g = group_table_find(c->groups, c->delivered[i]);
 		for (int k = 0; k < g->n_samples; k++) {
 			passed += g->samples[k]->has_reward && g->samples[k]->reward_answer >= 1;
-			n++;
+			n += g->samples[k]->finish != FINISH_ERROR; /* what could not be judged is not wrong */
 			if (!rc) rc = store_put_trajectory(c->store, g->samples[k], STORE_DELIVERED, err);
 		}
 		if (!rc) rc = store_group_state(c->store, g->id, STORE_DELIVERED, c->step, err);
@@ -168,7 +167,9 @@ static int end_eval(struct controller *c, struct err *err)
 	c->step_began += phase_seconds(c);
 	snprintf(json, sizeof json, "{\"step\":%" PRId64 ",\"version\":%" PRId64 ",\"eval/pass_rate\":%.6f,\"eval/samples\":%d}",
 	         c->step, c->version, rate, n);
-	if (!rc) rc = write_metrics(c, json, err);
+	if (!rc) rc = controller_write_metrics(c, json, err);
+	c->stored.evaluated = c->step;
+	if (!rc) rc = store_put_number(c->store, STATE_EVALUATED, c->step, err);
 	if (!rc) go_on(c);
 	return rc;
 }
@@ -195,27 +196,50 @@ static int deliver_batch(struct controller *c, struct err *err)
 
 int controller_step_ready(struct controller *c, bool eval, struct err *err)
 {
-	if (eval) return end_eval(c, err);
+	double stopping = c->stop_began > 0 ? clock_seconds() - c->stop_began : 0;
+
+	c->stop_began = 0;
+	if (eval) return c->requested ? end_requested(c, err) : end_eval(c, err);
 	c->metrics.rollout_seconds = clock_seconds() - c->step_began;
+	c->metrics.stop_seconds = stopping;
 	if (c->asynchrony != ASYNCHRONY_ONE_STEP_OFF || !c->batch_is_out) return deliver_batch(c, err);
 	c->batch_is_held = true;
 	controller_enter(c, PHASE_TRAIN);
 	return 0;
 }
 
+/* Where a run that is resumed was. */
+static void begin_again(struct controller *c)
+{
+	if (c->batch_is_out && !goes_on_beside_training(c)) controller_enter(c, PHASE_TRAIN);
+	else if (!c->batch_is_out && eval_is_due(c) && c->stored.evaluated < c->step) begin_eval(c);
+	else go_on(c);
+}
+
 static int end_broadcast(struct controller *c, struct err *err)
 {
 	bool answers = c->batch_is_out;
 
-	c->broadcasting = c->batch_is_out = false;
-	c->version = c->arriving_version;
+	if (c->restoring) {
+		c->restoring = false;
+		controller_broadcast_end(c);
+		controller_scores_keep(c, c->version, &c->current->weights); /* a crash may have come before */
+		begin_again(c);
+		return 0;
+	}
+	c->batch_is_out = false;
+	if (answers) {
+		c->out.receive_seconds = c->arriving->ended - c->arriving->began;
+		c->out.broadcast_seconds = clock_seconds() - c->broadcast_began;
+		c->out.requantize_seconds = c->requantize_seconds;
+	}
+	controller_broadcast_end(c);
+	c->version = c->current->version;
 	controller_drop_kv(c);
 	server_set_version(c->server, c->version);
-	int rc = store_put_version(c->store, c->version, c->step, c->arriving_xxh3, 2 * c->arriving.n_elements, err);
-	weights_free(&c->arriving);
-	c->arriving.data = NULL;
-	if (answers) c->out.broadcast_seconds = clock_seconds() - c->broadcast_began;
-	if (!rc) rc = write_step(c, err);
+	int rc = controller_keep_version(c, err);
+	controller_scores_keep(c, c->version, &c->current->weights);
+	if (!rc) rc = settle_step(c, err);
 	if (rc) return rc;
 	if (c->asynchrony == ASYNCHRONY_ASYNC) {
 		scheduler_on_version(c->scheduler, c->version);
@@ -226,7 +250,7 @@ static int end_broadcast(struct controller *c, struct err *err)
 		return deliver_batch(c, err);
 	}
 	if (answers) return end_step(c, err);
-	begin_step(c);
+	go_on(c);
 	return 0;
 }
 
@@ -236,7 +260,7 @@ static void advance_async(struct controller *c)
 {
 	bool moving = c->phase == PHASE_WANTED || c->phase == PHASE_STEP || c->phase == PHASE_TRAIN;
 
-	if (moving && c->arriving.data) controller_broadcast_begin(c);
+	if (moving && c->arriving) controller_broadcast_begin(c);
 	else if (c->phase == PHASE_WANTED && server_wants_batch(c->server) &&
 	         server_unacknowledged(c->server) <= c->config->scheduler.max_staleness) begin_step(c);
 }
@@ -245,17 +269,27 @@ static void begin_work(struct controller *c)
 {
 	const struct config *config = c->config;
 	struct weights layout;
+	const char *cpu = "";
 
+	for (int r = c->n_ranks - 1; r > 0; r--)
+		if (rank_serves(&c->ranks[r])) cpu = c->ranks[r].cpu;
 	weights_layout(&layout, c->in->model);
 	progress_banner(&(struct progress_banner){
-		.run_name = config->run.name, .run_dir = c->run_dir, .model_path = config->model.path, .cpu = c->ranks[1].cpu,
+		.run_name = config->run.name, .run_dir = c->run_dir, .model_path = config->model.path, .cpu = cpu,
 		.bridge = c->server ? server_address(c->server) : NULL, .model = c->in->model,
 		.parameters = (double)layout.n_elements, .workers = c->n_ranks - 1, .threads = (int)config->worker.threads,
 		.mode = config->rollout.mode, .draft_length = config->speculation.draft_length,
 		.drafter = config->speculation.drafter, .draft = draft_options_of(&config->speculation, config->rollout.mode) });
 	weights_free(&layout);
-	if (eval_is_due(c)) begin_eval(c);
-	else go_on(c);
+	if (!rank_guard_is_on())
+		progress_note("a worker that dies may end the run: drumroll was not started by MPICH's mpirun (no PMI_FD)");
+	else if (controller_ranks_serving(c) < 2) progress_note("there is one worker: the run ends if it dies");
+	if (!c->restoring) {
+		begin_again(c);
+		return;
+	}
+	controller_broadcast_begin(c);
+	controller_enter(c, PHASE_BROADCAST); /* async too: nothing is generated before */
 }
 
 /* What follows from what has arrived. */
@@ -263,23 +297,26 @@ static int advance(struct controller *c, struct err *err)
 {
 	bool all = true;
 
+	int rc = controller_broadcast_pump(c, err);
+	if (rc) return rc;
 	if (c->broadcasting) {
-		for (int r = 1; r < c->n_ranks; r++) all = all && c->ranks[r].updated;
-		return all ? end_broadcast(c, err) : controller_broadcast_pump(c, err);
+		for (int r = 1; r < c->n_ranks; r++) all = all && (c->ranks[r].updated || !rank_serves(&c->ranks[r]));
+		return all ? end_broadcast(c, err) : 0;
 	}
 	if (c->asynchrony == ASYNCHRONY_ASYNC) advance_async(c);
+	bool waits = c->phase == PHASE_TRAIN || c->phase == PHASE_WANTED;
+	if (waits && !c->broadcasting && !c->arriving && controller_begin_requested(c)) return 0;
 	switch (c->phase) {
 	case PHASE_START:
-		for (int r = 1; r < c->n_ranks; r++) all = all && c->ranks[r].ready;
-		if (all) begin_work(c);
+		if (controller_ranks_are_ready(c)) begin_work(c);
 		return 0;
 	case PHASE_TRAIN:
 		if (c->asynchrony == ASYNCHRONY_ASYNC)
 			return c->batch_is_out || c->broadcasting || server_unacknowledged(c->server) > 0 ? 0 : end_step(c, err);
-		if (c->arriving.data) controller_broadcast_begin(c);
+		if (c->arriving) controller_broadcast_begin(c);
 		return 0;
 	case PHASE_FINISH:
-		if (!c->server || server_unacknowledged(c->server) == 0) controller_enter(c, PHASE_OVER);
+		if (!c->server || (server_unacknowledged(c->server) == 0 && !controller_has_requests(c))) controller_enter(c, PHASE_OVER);
 		return 0;
 	default:
 		return 0;
@@ -288,30 +325,7 @@ static int advance(struct controller *c, struct err *err)
 
 /* ---- events ---- */
 
-static int on_ready(struct controller *c, int rank, const struct message_node *root, struct err *err)
-{
-	int64_t capacity, active;
-	const char *cpu;
-	int rc = message_get_int(root, "capacity", 1, INT32_MAX, &capacity, err);
-
-	if (!rc) rc = message_get_int(root, "active", 1, capacity, &active, err);
-
-	if (!rc) rc = message_get_text(root, "cpu", &cpu, err);
-	if (rc) return rc;
-	snprintf(c->ranks[rank].cpu, sizeof c->ranks[rank].cpu, "%s", cpu ? cpu : "?");
-	c->ranks[rank].ready = true;
-	scheduler_on_rank_joined_slots(c->scheduler, rank, (int)capacity, (int)active);
-	return 0;
-}
-
-static int on_failed(int rank, const struct message_node *root, struct err *err)
-{
-	const char *text = NULL;
-	int rc = message_get_text(root, "text", &text, err);
-	return rc ? rc : err_set(err, ERR_PEER, "rank %d: %s", rank, text ? text : "failed without a reason");
-}
-
-static int on_message(struct controller *c, const struct transport_message *m, struct err *err)
+int controller_on_message(struct controller *c, const struct transport_message *m, struct err *err)
 {
 	struct message *message;
 	int64_t type;
@@ -320,21 +334,23 @@ static int on_message(struct controller *c, const struct transport_message *m, s
 	if (rc) return rc;
 	const struct message_node *root = message_root(message);
 	rc = message_get_int(root, "type", RANK_START, RANK_FAILED, &type, err);
-	if (!rc) switch (type) {
-	case RANK_READY: rc = on_ready(c, m->rank, root, err); break;
+	if (!rc && controller_rank_heard(c, m->rank, (enum rank_message)type, root, &rc, err)) switch (type) {
+	case RANK_READY: rc = controller_on_ready(c, m->rank, root, err); break;
 	case RANK_DONE:
 	case RANK_PARTIAL:
 	case RANK_RETURNED: rc = controller_on_result(c, m->rank, root, (enum rank_message)type, err); break;
 	case RANK_RECALLED: rc = controller_on_recalled(c, m->rank, root, err); break;
 	case RANK_STATS: rc = rank_message_add_stats(root, &c->metrics.engine, err); break;
 	case RANK_QUIET: scheduler_on_rank_quiet(c->scheduler, m->rank); break;
+	case RANK_PROGRESS: rc = controller_on_progress(c, m->rank, root, err); break;
 	case RANK_UPDATED: rc = controller_on_updated(c, m->rank, root, err); break;
+	case RANK_FIRST: rc = controller_on_first(c, root, err); break;
 	case RANK_ALIVE: break;
-	case RANK_FAILED: rc = on_failed(m->rank, root, err); break;
+	case RANK_FAILED: rc = controller_on_failed(c, m->rank, root, err); break;
 	default: rc = err_set(err, ERR_PEER, "rank %d sent message type %" PRId64 ", which is the controller's", m->rank, type);
 	}
 	message_close(message);
-	c->last_progress = clock_seconds();
+	if (type != RANK_ALIVE) c->last_progress = clock_seconds();
 	return rc;
 }
 
@@ -357,54 +373,52 @@ static void batch_acked(void *context, uint64_t batch_id)
 	struct controller *c = context;
 	struct err err;
 	c->last_progress = clock_seconds();
-	if (store_ack_delivery(c->store, batch_id, &err)) progress_note("the acknowledgement of batch %" PRIu64 " was not stored: %s", batch_id, err.text);
+	if (store_ack_delivery(c->store, batch_id, &err) || store_flush(c->store, &err)) progress_note("the acknowledgement of batch %" PRIu64 " was not stored: %s", batch_id, err.text);
 }
 
 static void on_report(void *context, const struct trainer_report *report)
 {
 	struct controller *c = context;
+	struct err err;
 	c->last_progress = clock_seconds();
 	if (report->step != c->out.step) return; /* of a batch whose line is already written */
 	c->out.report = *report;
 	c->out.has_report = true;
+	if (c->line_waits && write_step(c, &err)) progress_note("metrics of step %" PRId64 ": %s", report->step, err.text);
 }
 
 /* ---- the loop ---- */
 
 static int watch(struct controller *c, struct err *err)
 {
-	double now = clock_seconds();
-	int rc = 0;
+	int rc, signal_number;
 
-	if (stop_signal)
-		return err_set(err, ERR_STATE, "stopped by signal %d in step %" PRId64 "; what was delivered and put aside is stored",
-		               (int)stop_signal, c->step);
-	if (now - c->last_progress > c->config->run.stall_seconds) {
-		char held[256] = "";
-		for (int r = 1; r < c->n_ranks; r++)
-			if (c->ranks[r].holding && strlen(held) < sizeof held - 48)
-				snprintf(held + strlen(held), sizeof held - strlen(held), "; rank %d holds %d samples", r, c->ranks[r].holding);
-		return err_set(err, ERR_TIMEOUT, "nothing has happened for %.0f s (run.stall_seconds) while waiting for %s%s",
-		               now - c->last_progress, phase_name(c->phase), held);
-	}
-	if (c->trainer) rc = trainer_process_check(&c->trainer, c->run_dir, err);
-	if (!rc && now - c->last_alive > rank_alive_seconds(c->config->run.stall_seconds)) {
-		c->last_alive = now;
-		rc = tell_ranks(c, RANK_ALIVE, err);
-	}
-	if (!rc && now - c->last_flush > FLUSH_SECONDS) {
-		c->last_flush = now;
-		rc = store_flush(c->store, err);
-	}
-	return rc;
+	if (controller_signals(&signal_number) > 0) return controller_drain(c, err);
+	rc = controller_ranks_turn(c, err);
+	if (!rc) rc = controller_waits_check(c, err);
+	if (!rc && c->trainer) rc = controller_watch_trainer(c, err);
+	return rc ? rc : controller_keep_poll(c, err);
 }
 
 /* Weights are leaving: MPI moves them only when polled.  Once they are gone the ranks need the cores. */
 static bool is_sending(const struct controller *c)
 {
 	for (int r = 1; r < c->n_ranks; r++)
-		if (c->broadcasting && transport_backlog(c->transport, r) > 0) return true;
+		if (c->stream && rank_serves(&c->ranks[r]) && transport_backlog(c->transport, r) > 0) return true;
 	return false;
+}
+
+/* Time in which ranks have nothing to do since the trainer has not taken, or not answered, what there is. */
+static void watch_backpressure(struct controller *c)
+{
+	bool waits = c->server && (c->phase == PHASE_TRAIN || c->phase == PHASE_WANTED);
+	double now = clock_seconds();
+
+	for (int r = 1; r < c->n_ranks && waits; r++) waits = c->ranks[r].holding == 0;
+	if (waits && c->loop_clock > 0) c->out.blocked_seconds += now - c->loop_clock;
+	c->loop_clock = waits ? now : 0;
+	if (c->server) c->out.unacknowledged = server_unacknowledged(c->server);
+	c->out.prompts_waiting = controller_prompts_waiting(c);
 }
 
 static int loop(struct controller *c, struct err *err)
@@ -416,17 +430,22 @@ static int loop(struct controller *c, struct err *err)
 		bool busy = false;
 		while (!rc && transport_poll(c->transport, &m)) {
 			busy = true;
-			rc = on_message(c, &m, err);
+			rc = controller_on_message(c, &m, err);
 			free(m.bytes);
 			if (!rc) rc = controller_do_actions(c, err);
 		}
-		if (c->server) server_poll(c->server, busy || is_sending(c) ? 0 : POLL_MS);
+		if (c->server && !c->restoring) server_poll(c->server, busy || is_sending(c) ? 0 : POLL_MS);
 		else if (!busy) clock_sleep_ms(POLL_MS);
+		if (!rc) rc = controller_rewards_turn(c, err);
+		controller_answer_scores(c);
+		controller_watch_streams(c);
+		watch_backpressure(c);
 		if (!rc) rc = advance(c, err);
 		if (!rc) rc = controller_do_actions(c, err);
 		if (!rc) rc = watch(c, err);
+		if (!rc) rc = controller_do_actions(c, err); /* ranks may have been given up */
 	}
-	return rc;
+	return !rc && c->line_waits ? write_step(c, err) : rc; /* no report has come */
 }
 
 /* ---- opening and closing ---- */
@@ -442,25 +461,31 @@ static int open_bridge(struct controller *c, struct err *err)
 	char *listen = run_directory_expand(config->bridge.listen, c->run_dir);
 	struct server_options options = { .listen = listen, .secret = secret,
 		.frame_bytes_max = (size_t)config->bridge.frame_bytes_max, .credits_max = (int)config->bridge.credits,
-		.run_id = c->run_id, .model = c->in->model, .version = 0 };
+		.run_id = c->run_id, .model = c->in->model, .model_dir = config->model.path,
+		.watch_dir = config->weights.watch_dir[0] ? config->weights.watch_dir : NULL, .version = c->stored.version,
+		.versions_lost = c->stored.version - c->stored.kept };
 	struct server_callbacks callbacks = { .context = c, .peer_joined = peer_joined, .peer_left = peer_left,
-		.batch_acked = batch_acked, .weights_arrived = controller_weights_arrived, .report = on_report };
+		.batch_acked = batch_acked, .weights_arrived = controller_weights_arrived, .report = on_report,
+		.weights = controller_weights_observer(c) };
 	rc = server_open(&c->server, &options, &callbacks, err);
 	free(listen);
 	free(secret);
 	if (!rc && config->trainer.kind == TRAINER_REFERENCE)
-		rc = trainer_process_start(&c->trainer, c->run_dir, server_address(c->server), err);
+		rc = controller_start_trainer(c, err);
 	return rc;
 }
 
 static int start_ranks(struct controller *c, struct err *err)
 {
-	const struct prompts *sets[] = { c->in->prompts, c->in->eval_prompts };
+	/* A submitted prompt may be as long as this one. */
+	struct prompt longest = { .n_tokens = (int32_t)c->config->data.prompt_tokens_max };
+	const struct prompts submitted = { .items = &longest, .n = c->config->data.source != PROMPTS_FROM_FILE };
+	const struct prompts *sets[] = { c->in->prompts, c->in->eval_prompts, &submitted };
 	struct sample_context context;
-	int rc = 0;
 
-	sample_context_find(&context, c->in->model, sets, 2, c->config->rollout.max_tokens, "rollout.max_tokens");
+	sample_context_find(&context, c->in->model, sets, 3, c->config->rollout.max_tokens, "rollout.max_tokens");
 	if (context.note[0]) fprintf(stderr, "drumroll run: %s\n", context.note);
+	int rc = controller_requests_open(c, context.positions, err);
 	for (int r = 1; r < c->n_ranks && !rc; r++) {
 		rank_message_begin(c->writer, RANK_START, 1);
 		message_key(c->writer, "context");
@@ -482,22 +507,20 @@ static int controller_open(struct controller *c, struct err *err)
 		.asynchrony = (enum asynchrony)c->asynchrony, .stale_action = (enum on_stale)config->scheduler.stale_action,
 		.deferral_action = (enum on_deferrals)config->scheduler.deferral_action,
 		.order = config->scheduler.order == LEASE_LONGEST ? ORDER_LONGEST : ORDER_OLDEST,
-		.migrate = config->scheduler.migrate };
+		.migrate = config->scheduler.migrate,
+		.offered_only = config->data.source == PROMPTS_FROM_TRAINER };
 
 	c->run_began = clock_seconds();
 	c->summary.pass_rate_start = c->summary.pass_rate_end = -1;
-	int rc = run_directory_create(c->run_dir, config, err);
-	if (rc) return rc;
-	snprintf(c->run_id, sizeof c->run_id, "%.40s-%08lx", config->run.name, (unsigned long)time(NULL));
-	char *yaml = run_directory_config_text(config);
-	rc = run_directory_write(c->run_dir, "config.yaml", yaml, err);
-	if (!rc) rc = store_open(&c->store, c->run_dir, c->run_id, yaml, err);
-	free(yaml);
+	int rc = c->in->resume_dir ? controller_resume_open(c, err) : controller_open_directory(c, err);
+	if (!rc) rc = controller_keep_open(c, err);
 	c->scheduler = scheduler_open(&options);
 	c->groups = group_table_open();
 	c->lengths = length_estimate_open();
 	c->ranks = xcalloc((size_t)c->n_ranks, sizeof *c->ranks);
 	if (!rc) rc = open_bridge(c, err);
+	if (!rc) rc = controller_rewards_open(c, err);
+	if (!rc && c->in->resume_dir) rc = controller_resume(c, err);
 	if (!rc) rc = start_ranks(c, err);
 	controller_enter(c, PHASE_START);
 	return rc;
@@ -518,14 +541,17 @@ static void controller_close(struct controller *c, bool well)
 	struct err err;
 
 	c->phase = PHASE_OVER; /* a trainer that leaves now is no news */
-	tell_ranks(c, RANK_QUIT, &err);
+	controller_ranks_dismiss(c);
 	if (c->server && well) /* the trainer reads BYE and goes */
 		for (double start = clock_seconds(); server_peers(c->server) && clock_seconds() - start < GOODBYE_SECONDS;)
 			server_poll(c->server, POLL_MS);
+	controller_keep_close(c, well); /* it writes from the bridge's memory */
 	if (c->server) server_close(c->server);
+	verifier_pool_close(c->verifiers);
+	controller_weights_close(c);
+	controller_requests_close(c);
 	trainer_process_stop(&c->trainer, well ? GOODBYE_SECONDS : 1);
 	if (c->store && store_close(c->store, &err)) fprintf(stderr, "drumroll: %s\n", err.text);
-	if (c->arriving.data) weights_free(&c->arriving);
 	if (c->scheduler) scheduler_close(c->scheduler);
 	if (c->groups) group_table_close(c->groups);
 	length_estimate_close(c->lengths);
@@ -534,14 +560,14 @@ static void controller_close(struct controller *c, bool well)
 	for (int r = 1; c->ranks && r < c->n_ranks; r++) free(c->ranks[r].keep);
 	free(c->ranks);
 	free(c->delivered);
+	free(c->out_line);
 	message_writer_close(c->writer);
 }
 
 void controller_dismiss(struct transport *transport)
 {
 	struct controller c = { .transport = transport, .writer = message_writer_open(), .n_ranks = transport_size(transport) };
-	struct err err;
-	tell_ranks(&c, RANK_QUIT, &err);
+	controller_ranks_dismiss(&c);
 	message_writer_close(c.writer);
 }
 
@@ -549,25 +575,25 @@ int controller_run(struct transport *transport, const struct controller_inputs *
 {
 	struct controller c = { .in = inputs, .config = inputs->config, .transport = transport,
 		.writer = message_writer_open(), .n_ranks = transport_size(transport) };
-	struct sigaction action = { .sa_handler = on_stop_signal };
 	struct err err;
+	int signal_number;
 
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	controller_catch_signals();
 	int rc = controller_open(&c, &err);
 	bool began = rc == 0;
+	run_directory_began();
 	if (began) rc = loop(&c, &err);
 	if (rc) {
 		fflush(stdout);
 		fprintf(stderr, "drumroll: %s\n", err.text);
 	}
-	c.summary.status = !rc ? "finished" : stop_signal ? "stopped" : "failed";
+	bool stopped = rc && controller_signals(&signal_number) > 0;
+	c.summary.status = !rc ? "finished" : stopped ? "stopped" : "failed";
 	if (began) write_summary(&c);
 	if (!rc) progress_summary(&c.summary);
 	controller_close(&c, rc == 0);
 	if (began) printf("run directory: %s\n", c.run_dir);
-	else run_directory_remove(c.run_dir);
+	else if (!inputs->resume_dir) run_directory_remove(c.run_dir);
 	fflush(stdout);
-	return rc ? (stop_signal ? 130 : 1) : 0;
+	return rc ? (stopped ? 130 : 1) : 0;
 }

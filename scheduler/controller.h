@@ -4,6 +4,8 @@
 
 #include "configs/config.h"
 #include "policy/model_config.h"
+#include "policy/chat.h"
+#include "policy/tokenizer.h"
 #include "rollout/prompts.h"
 #include "scheduler/transport.h"
 
@@ -11,8 +13,11 @@
 struct controller_inputs {
 	const struct config *config;
 	const struct model_config *model;
-	const struct prompts *prompts;      /* training */
+	const struct tokenizer *tokenizer;
+	const struct chat *chat;
+	const struct prompts *prompts;      /* training; n == 0: all are submitted */
 	const struct prompts *eval_prompts; /* n == 0: no evaluation */
+	const char *resume_dir;             /* a run directory to go on with; NULL: make a new one */
 };
 
 /* Runs run.steps steps and returns the exit status; errors are printed. */

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "scheduler/clock.h"
 #include "scheduler/controller_internal.h"
 
 enum { FAILURES_SHOWN = 3 }; /* per step */
@@ -15,26 +16,44 @@ static struct sampling_options sampling_of(const struct config_rollout *r)
 	                                  .top_k = (int32_t)r->top_k, .min_p = (float)r->min_p };
 }
 
-static int open_group(struct controller *c, const struct action *a, struct err *err)
+void controller_open_samples(struct controller *c, struct live_group *g, const struct prompt *prompt, int32_t epoch)
 {
 	const struct config *config = c->config;
-	const struct prompts *prompts = a->eval ? c->in->eval_prompts : c->in->prompts;
-	uint64_t ordinal = a->eval ? c->next_eval++ : c->next_train++;
 	struct sampling_options sampling = sampling_of(&config->rollout);
+
+	for (int i = 0; i < g->n_samples; i++) {
+		if (g->samples[i]) continue;
+		g->samples[i] = prompts_open_sample(prompt, g->id, i, g->n_samples, epoch, (uint64_t)config->run.seed, &sampling,
+		                                    (int32_t)config->rollout.max_tokens);
+		g->samples[i]->eval = g->eval;
+	}
+}
+
+/* For the next prompt of the run's own. */
+static int open_own(struct controller *c, struct live_group *g, struct err *err)
+{
+	const struct config *config = c->config;
+	const struct prompts *prompts = g->eval ? c->in->eval_prompts : c->in->prompts;
+	uint64_t ordinal = g->eval ? c->next_eval++ : c->next_train++;
 	int32_t epoch;
 
-	size_t index = prompts_index(prompts, ordinal, !a->eval && config->data.shuffle, (uint64_t)config->run.seed, &epoch);
+	size_t index = prompts_index(prompts, ordinal, !g->eval && config->data.shuffle, (uint64_t)config->run.seed, &epoch);
 	const struct prompt *prompt = &prompts->items[index];
 	/* Every evaluation draws with the same noise: what changes between two of them is the policy. */
-	if (a->eval) epoch = 0;
+	if (g->eval) epoch = 0;
+	controller_open_samples(c, g, prompt, epoch);
+	return store_put_group(c->store, g->id, prompt->id, epoch, g->n_samples, g->eval, ordinal, err);
+}
+
+static int open_group(struct controller *c, const struct action *a, struct err *err)
+{
 	struct live_group *g = group_table_add(c->groups, a->group, a->n_samples, a->eval);
-	for (int i = 0; i < a->n_samples; i++) {
-		g->samples[i] = prompts_open_sample(prompt, a->group, i, a->n_samples, epoch, (uint64_t)config->run.seed,
-		                                    &sampling, (int32_t)config->rollout.max_tokens);
-		g->samples[i]->eval = a->eval;
-	}
+	int rc;
+
+	if (a->offered) rc = controller_open_submitted(c, g, err);
+	else rc = a->eval && c->requested ? controller_open_requested(c, g, err) : open_own(c, g, err);
 	scheduler_on_sample_expected(c->scheduler, a->group, -1, length_estimate_group(c->lengths, g));
-	return store_put_group(c->store, a->group, prompt->id, epoch, a->n_samples, a->eval, err);
+	return rc;
 }
 
 static bool has_had_prompt(struct live_group *g, int rank)
@@ -71,7 +90,9 @@ static int lease_sample(struct controller *c, const struct action *a, struct err
 	struct live_group *g = group_table_find(c->groups, a->group);
 
 	assert(g && a->sample < g->n_samples);
+	if (!rank_serves(&c->ranks[a->rank])) return 0; /* lost since: the sample waits again */
 	g->leases[a->sample] = a->lease;
+	g->holders[a->sample] = a->rank;
 	c->ranks[a->rank].holding++;
 	if (trajectory_response_length(g->samples[a->sample]) > 0 && !g->moving[a->sample]) {
 		c->metrics.resumed++;
@@ -80,7 +101,7 @@ static int lease_sample(struct controller *c, const struct action *a, struct err
 	g->moving[a->sample] = false;
 	/* Its prompt is computed there but for the last token, which every sample computes itself. */
 	if (!has_had_prompt(g, a->rank)) c->metrics.needed_prompt_tokens += (uint64_t)g->samples[a->sample]->n_prompt - 1;
-	struct rank_cargo cargo = { .kv = g->kv[a->sample] };
+	struct rank_cargo cargo = { .kv = g->kv[a->sample], .unscored = g->unscored };
 	int rc = rank_message_send_trajectory(c->transport, a->rank, c->writer, RANK_LEASE, a->lease, g->samples[a->sample],
 	                                      &cargo, err);
 	kv_drop(c, &g->kv[a->sample]);
@@ -89,6 +110,7 @@ static int lease_sample(struct controller *c, const struct action *a, struct err
 
 static int recall_samples(struct controller *c, const struct action *a, struct err *err)
 {
+	if (!rank_serves(&c->ranks[a->rank])) return 0;
 	rank_message_begin(c->writer, RANK_RECALL, 2);
 	message_key(c->writer, "recall");
 	message_put_uint(c->writer, a->lease);
@@ -100,6 +122,7 @@ static int recall_samples(struct controller *c, const struct action *a, struct e
 static void keep_sample(struct controller *c, const struct action *a)
 {
 	struct rank_state *r = &c->ranks[a->rank];
+	if (!rank_serves(r)) return;
 	if (r->n_keep == r->keep_capacity) {
 		r->keep_capacity = r->keep_capacity ? 2 * r->keep_capacity : 16;
 		r->keep = xrealloc(r->keep, (size_t)r->keep_capacity * sizeof *r->keep);
@@ -110,6 +133,8 @@ static void keep_sample(struct controller *c, const struct action *a)
 static int stop_rank(struct controller *c, int rank, struct err *err)
 {
 	struct rank_state *r = &c->ranks[rank];
+	if (c->stop_began == 0) c->stop_began = clock_seconds();
+	if (!rank_serves(r)) return 0;
 	rank_message_begin(c->writer, RANK_STOP, 1);
 	message_key(c->writer, "keep");
 	message_begin_array(c->writer, (uint32_t)r->n_keep);
@@ -127,9 +152,11 @@ static int cancel_sample(struct controller *c, const struct action *a, struct er
 {
 	struct live_group *g = group_table_find(c->groups, a->group);
 
-	g->leases[a->sample] = 0;
-	c->ranks[a->rank].holding--;
 	c->metrics.cancelled++;
+	if (!rank_serves(&c->ranks[a->rank]) || g->leases[a->sample] != a->lease) return 0; /* the rank was lost since */
+	g->leases[a->sample] = 0;
+	controller_orphan_settled(c, g, a->sample);
+	c->ranks[a->rank].holding--;
 	rank_message_begin(c->writer, RANK_CANCEL, 2);
 	message_key(c->writer, "lease");
 	message_put_uint(c->writer, a->lease);
@@ -145,9 +172,12 @@ static int drop_group(struct controller *c, uint64_t id, struct err *err)
 	int rc = 0;
 
 	c->metrics.given_up++;
+	for (int i = 0; i < g->n_samples; i++) controller_orphan_settled(c, g, i);
+	controller_rewards_forget(c, g);
 	for (int i = 0; i < g->n_samples && !rc; i++)
 		if (trajectory_response_length(g->samples[i]) > 0) rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
 	if (!rc) rc = store_group_state(c->store, id, STORE_DROPPED, c->step, err);
+	controller_return_prompt(c, g);
 	group_table_remove(c->groups, id);
 	return rc;
 }
@@ -159,37 +189,46 @@ static const char *first_error(const struct live_group *g)
 	return "none was given";
 }
 
-/* Advantages, and whether the group is worth sending. */
-static int complete_group(struct controller *c, uint64_t id, struct err *err)
+int controller_score_group(struct controller *c, struct live_group *g, struct err *err)
 {
 	const struct config_advantage *options = &c->config->advantage;
-	struct live_group *g = group_table_find(c->groups, id);
+	uint64_t id = g->id;
 	bool keep = true;
 	int rc = 0;
 
 	assert(g);
-	if (!g->eval && c->config->reward.kind != REWARD_NONE) {
+	g->completed = ++c->n_completed;
+	if (!g->eval && !g->unscored && c->config->reward.kind != REWARD_NONE) {
 		advantage_compute(g->samples, g->n_samples, options, &g->advantage);
 		int scored = 0;
 		for (int i = 0; i < g->n_samples; i++) scored += g->samples[i]->has_reward;
 		double limit = options->drop_limit * (double)c->config->scheduler.groups_per_step;
-		if (scored < 2 && g->n_samples > 1) {
-			keep = false;
+		int needed = options->min_group < g->n_samples ? (int)options->min_group : g->n_samples;
+		if (g->submitted) keep = true; /* who submitted a prompt gets its group */
+		else if (scored < needed) {
+			keep = g->kept;
 			/* Without a limit a verifier that always fails would have groups opened for ever. */
 			if (++c->metrics.unscored > limit + (double)c->config->scheduler.groups_per_step)
-				rc = err_set(err, ERR_STATE, "%d groups of step %" PRId64 " have no two samples with a reward to compare; "
-				             "the last error: %s", c->metrics.unscored, c->step, first_error(g));
-		} else if (options->drop_degenerate && g->advantage.degenerate) keep = c->metrics.dropped + 1 > limit;
+				rc = err_set(err, ERR_STATE, "%d groups of step %" PRId64 " have fewer than %d samples with a reward "
+				             "(advantage.min_group); the last error: %s", c->metrics.unscored, c->step, needed, first_error(g));
+		} else if (options->drop_degenerate && g->advantage.degenerate) keep = g->kept || c->metrics.dropped + 1 > limit;
 		step_metrics_group(&c->metrics, g->samples, g->n_samples, &g->advantage, !keep);
 	}
-	for (int i = 0; i < g->n_samples && !rc; i++)
-		rc = store_put_trajectory(c->store, g->samples[i], keep ? STORE_DONE : STORE_DROPPED, err);
-	if (!rc && !keep) {
-		rc = store_group_state(c->store, id, STORE_DROPPED, c->step, err);
-		group_table_remove(c->groups, id);
-	}
+	/* What is kept is put as each sample is done, and again when it is delivered. */
+	for (int i = 0; i < g->n_samples && !rc && !keep; i++)
+		rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
+	if (!rc) rc = store_group_state(c->store, id, keep ? STORE_DONE : STORE_DROPPED, c->step, err);
+	if (!rc && !keep) group_table_remove(c->groups, id);
 	scheduler_on_group_scored(c->scheduler, id, keep);
 	return rc;
+}
+
+static int complete_group(struct controller *c, uint64_t id, struct err *err)
+{
+	struct live_group *g = group_table_find(c->groups, id);
+
+	assert(g);
+	return controller_rewards_awaited(c, g) ? 0 : controller_score_group(c, g, err);
 }
 
 static void deliver_group(struct controller *c, uint64_t id)
@@ -199,6 +238,7 @@ static void deliver_group(struct controller *c, uint64_t id)
 		c->delivered = xrealloc(c->delivered, (size_t)c->delivered_capacity * sizeof *c->delivered);
 	}
 	c->delivered[c->n_delivered++] = id;
+	if (c->phase == PHASE_STEP) controller_stream_group(c, id);
 }
 
 int controller_do_actions(struct controller *c, struct err *err)
@@ -253,17 +293,20 @@ static int result_settled(struct controller *c, struct live_group *g, int sample
 
 	if (type == RANK_DONE) {
 		if (t->finish != FINISH_ERROR) length_estimate_learn(c->lengths, t);
+		controller_rewards_ask(c, g, sample);
 		expect_siblings(c, g);
+		int stored = g->eval ? 0 : store_put_trajectory(c->store, t, STORE_DONE, err);
 		scheduler_on_sample_done(c->scheduler, g->id, sample, lease);
-		return 0;
+		return stored;
 	}
-	bool begun = trajectory_response_length(t) > 0, counts = begun && !is_around_evaluation(c);
+	bool begun = trajectory_response_length(t) > 0, counts = begun && !is_around_evaluation(c) && !c->draining;
 	expect_siblings(c, g);
 	if (type == RANK_RETURNED) {
 		c->metrics.migrated++;
 		g->moving[sample] = true;
 		int64_t oldest = begun ? t->versions[t->n_prompt] : SCHEDULER_NO_TOKENS;
-		if (!scheduler_on_sample_recalled(c->scheduler, g->id, sample, lease, oldest)) return 0;
+		if (!scheduler_on_sample_recalled(c->scheduler, g->id, sample, lease, oldest)) /* another rank's increments begin here */
+			return store_put_trajectory(c->store, t, STORE_PARTIAL, err);
 	}
 	g->moving[sample] = false;
 	if (counts) t->deferrals++;
@@ -287,7 +330,7 @@ int controller_on_result(struct controller *c, int rank, const struct message_no
 	c->metrics.recomputed_tokens += cargo.recomputed_tokens;
 	c->metrics.imported_tokens += cargo.imported_tokens;
 	struct live_group *g = group_table_find(c->groups, t->group_id);
-	if (!g || t->sample < 0 || t->sample >= g->n_samples || g->leases[t->sample] != lease) {
+	if (lease == 0 || !g || t->sample < 0 || t->sample >= g->n_samples || g->leases[t->sample] != lease) {
 		trajectory_free(t); /* a late answer under a lease that was taken back (S9) */
 		return 0;
 	}
@@ -296,6 +339,7 @@ int controller_on_result(struct controller *c, int rank, const struct message_no
 	trajectory_free(g->samples[sample]);
 	g->samples[sample] = t;
 	g->leases[sample] = 0;
+	controller_orphan_settled(c, g, sample);
 	c->ranks[rank].holding--;
 	kv_hold(c, &g->kv[sample], &cargo.kv);
 	if (t->finish == FINISH_ERROR && c->metrics.failed <= FAILURES_SHOWN)

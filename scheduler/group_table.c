@@ -24,11 +24,15 @@ static void live_group_free(struct live_group *g)
 		kv_parcel_free(&g->kv[i]);
 	}
 	if (g) {
+		submitted_prompt_free(g->submitted);
 		free(g->kv);
 		free(g->ranks);
 		free(g->moving);
+		free(g->judging);
 		free(g->samples);
 		free(g->leases);
+		free(g->holders);
+		free(g->orphans);
 	}
 	free(g);
 }
@@ -58,7 +62,10 @@ struct live_group *group_table_add(struct group_table *table, uint64_t id, int n
 	g->n_samples = n_samples;
 	g->samples = xcalloc((size_t)n_samples, sizeof *g->samples);
 	g->leases = xcalloc((size_t)n_samples, sizeof *g->leases);
+	g->holders = xcalloc((size_t)n_samples, sizeof *g->holders);
+	g->orphans = xcalloc((size_t)n_samples, sizeof *g->orphans);
 	g->moving = xcalloc((size_t)n_samples, sizeof *g->moving);
+	g->judging = xcalloc((size_t)n_samples, sizeof *g->judging);
 	g->kv = xcalloc((size_t)n_samples, sizeof *g->kv);
 	table->window[need - 1] = g;
 	return g;

@@ -6,18 +6,28 @@
 
 #include "rollout/advantage.h"
 #include "rollout/kv_parcel.h"
+#include "scheduler/prompt_queue.h"
 
 struct live_group {
 	uint64_t id;
 	bool eval;
+	bool unscored;               /* no verifier is asked */
+	struct submitted_prompt *submitted; /* what it was opened for, owned; NULL: a prompt of the run's */
+	uint64_t completed;          /* counts up as groups are complete */
 	int n_samples;
 	struct trajectory **samples; /* [n_samples], owned: each as last known */
 	uint64_t *leases;            /* [n_samples], current lease number, 0: none */
+	int *holders;                /* [n_samples], rank of that lease, or of the last one */
+	int *orphans;                /* [n_samples], the rank that was given up with it; 0: none, or answered since */
 	struct kv_parcel *kv;        /* [n_samples], owned: what came back with one that is put aside */
 	bool *moving;                /* [n_samples], recalled from one rank and not leased to another yet */
+	bool *judging;               /* [n_samples], with an external verifier (controller_rewards.c) */
+	int n_judging;
+	bool complete;               /* all are done: it is scored as soon as none is judged any more */
 	int *ranks;                  /* [n_ranks], ranks that have had its prompt */
 	int n_ranks;
 	struct group_advantage advantage; /* once complete */
+	bool kept;                   /* it was scored and kept before the run was resumed */
 };
 
 struct group_table;

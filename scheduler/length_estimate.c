@@ -40,10 +40,9 @@ static uint64_t key_of(const struct trajectory *t)
 	return XXH3_64bits(id, strlen(id)) | 1;
 }
 
-void length_estimate_learn(struct length_estimate *e, const struct trajectory *t)
+void length_estimate_add(struct length_estimate *e, uint64_t key, int response_length)
 {
-	double length = trajectory_response_length(t);
-	uint64_t key = key_of(t);
+	double length = response_length;
 	struct prompt_lengths *p = &e->prompts[key / 2 % LENGTH_ESTIMATE_PROMPTS];
 
 	if (p->key != key) *p = (struct prompt_lengths){.key = key};
@@ -54,23 +53,43 @@ void length_estimate_learn(struct length_estimate *e, const struct trajectory *t
 	e->mean += (length - e->mean) / e->n;
 }
 
-static double length_expected(const struct length_estimate *e, const struct live_group *g)
+void length_estimate_learn(struct length_estimate *e, const struct trajectory *t)
 {
-	uint64_t key = key_of(g->samples[0]);
+	length_estimate_add(e, key_of(t), trajectory_response_length(t));
+}
+
+double length_estimate_expected(const struct length_estimate *e, uint64_t key, int n_ended, double ended)
+{
 	const struct prompt_lengths *p = &e->prompts[key / 2 % LENGTH_ESTIMATE_PROMPTS];
-	double weight = e->n > 0, sum = e->mean;
+	double weight = (e->n > 0) + n_ended, sum = e->mean + ended;
 
 	if (p->key == key) {
 		double n = p->n < PROMPT_WEIGHT ? p->n : PROMPT_WEIGHT;
 		weight += n;
 		sum += n * (double)p->mean;
 	}
+	return weight > 0 ? sum / weight : 0;
+}
+
+static double length_expected(const struct length_estimate *e, const struct live_group *g)
+{
+	double sum = 0;
+	int n = 0;
+
 	for (int i = 0; i < g->n_samples; i++) {
 		if (g->samples[i]->finish == FINISH_NONE || g->samples[i]->finish == FINISH_ERROR) continue;
-		weight++;
+		n++;
 		sum += trajectory_response_length(g->samples[i]);
 	}
-	return weight > 0 ? sum / weight : 0;
+	return length_estimate_expected(e, key_of(g->samples[0]), n, sum);
+}
+
+int length_estimate_left(double expected, int length, int max_tokens)
+{
+	double rest = expected - length, most = max_tokens - length;
+
+	if (rest < length / 2.0) rest = length / 2.0;
+	return (int)(rest < most ? rest : most);
 }
 
 int length_estimate_group(const struct length_estimate *e, const struct live_group *g)
@@ -81,9 +100,5 @@ int length_estimate_group(const struct length_estimate *e, const struct live_gro
 int length_estimate_rest(const struct length_estimate *e, const struct live_group *g, int i)
 {
 	const struct trajectory *t = g->samples[i];
-	double length = trajectory_response_length(t), rest = length_expected(e, g) - length;
-	double most = t->max_tokens - length;
-
-	if (rest < length / 2) rest = length / 2;
-	return (int)(rest < most ? rest : most);
+	return length_estimate_left(length_expected(e, g), trajectory_response_length(t), t->max_tokens);
 }

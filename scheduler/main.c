@@ -1,4 +1,5 @@
 /* main.c - the program: finds the command and runs it. */
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 
 #include "configs/config.h"
 #include "scheduler/commands.h"
+#include "scheduler/rank_guard.h"
 #include "trainer_bridge/trainer.h"
 
 static const struct command {
@@ -14,7 +16,8 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	bool explains_itself; /* answers --help */
 } commands[] = {
-	{ "run", "CONFIG [--set section.key=value]", "a rollout cluster: mpirun -n 3 drumroll run CONFIG", run_command },
+	{ "run", "CONFIG | --resume DIR [--set section.key=value]", "a rollout cluster: mpirun -n 3 drumroll run CONFIG", run_command },
+	{ "launch", "-n RANKS CONFIG [--set ...]", "the same, mpirun included: on this machine, a hostfile, or in a Slurm job", launch_command, true },
 	{ "trainer", "CONFIG [--connect ADDRESS]", "the reference trainer, connected to a run's socket", trainer_command },
 	{ "inspect", "DIR [--json]", "a model directory: shapes, memory, and what would be refused", inspect_command, true },
 	{ "generate", "--model DIR --prompts FILE ...", "samples from prompts, one process", generate_command, true },
@@ -50,9 +53,21 @@ static bool asks_for_help(const char *word)
 	return strcmp(word, "help") == 0 || strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
 }
 
+/* Told so by trainer_process.c. */
+static void follow_parent(void)
+{
+	const char *parent = getenv("DRUMROLL_PARENT");
+
+	if (!parent) return;
+	rank_guard_follow_parent(strtol(parent, NULL, 10));
+	unsetenv("DRUMROLL_PARENT"); /* its children are its own */
+}
+
 int main(int argc, char **argv)
 {
+	json_set_alloc_funcs(xmalloc, free); /* or a field that found no memory would just be missing */
 	shorten_openmp_spin(argv);
+	follow_parent();
 	if (argc >= 2 && asks_for_help(argv[1])) {
 		usage(stdout);
 		return 0;

@@ -1,10 +1,36 @@
-/* output_file.c - write beside, sync, rename. */
+/* output_file.c - write beside, sync, rename; a signal that ends the command takes away what was written beside. */
 #include "scheduler/output_file.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static char *volatile beside_now; /* of the one file that is open */
+
+static void on_signal(int signal_number)
+{
+	if (beside_now) unlink(beside_now);
+	raise(signal_number); /* its default again, once this handler has returned */
+}
+
+/* Signals that the caller of the program had ignored stay so. */
+static void clean_up_on_signals(void)
+{
+	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE, SIGXFSZ };
+	struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND }, before;
+
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+		if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL) sigaction(numbers[i], &action, NULL);
+}
+
+/* Before the name is freed: the handler must not see it. */
+static void beside_free(struct output_file *file)
+{
+	beside_now = NULL;
+	free(file->beside);
+}
 
 int output_file_open(struct output_file *file, const char *path, struct err *err)
 {
@@ -18,10 +44,12 @@ int output_file_open(struct output_file *file, const char *path, struct err *err
 		file->beside = xmalloc(n_bytes);
 		snprintf(file->beside, n_bytes, "%s.%d.part", path, (int)getpid());
 	}
+	beside_now = file->beside;
+	if (file->beside) clean_up_on_signals();
 	file->stream = fopen(file->beside ? file->beside : path, "w");
 	if (file->stream) return 0;
 	err_set_errno(err, ERR_IO, "cannot write %s", path);
-	free(file->beside);
+	beside_free(file);
 	return err->code;
 }
 
@@ -42,7 +70,7 @@ int output_file_commit(struct output_file *file, struct err *err)
 		err_set_errno(err, ERR_IO, "cannot write %s", name);
 		if (file->beside) unlink(file->beside);
 	}
-	free(file->beside);
+	beside_free(file);
 	return failed ? err->code : 0;
 }
 
@@ -51,5 +79,5 @@ void output_file_abandon(struct output_file *file)
 	if (!file->path) return;
 	fclose(file->stream);
 	if (file->beside) unlink(file->beside);
-	free(file->beside);
+	beside_free(file);
 }

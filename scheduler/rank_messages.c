@@ -1,9 +1,17 @@
 /* rank_messages.c - the parts that several messages share. */
 #include "scheduler/rank_messages.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "trainer_bridge/codec.h"
+
+double rank_alive_seconds(const struct config_cluster *options)
+{
+	double patience = options->silence_seconds < options->controller_seconds ? options->silence_seconds
+	                                                                         : options->controller_seconds;
+	return patience < 20 ? patience / 4 : 5;
+}
 
 void rank_message_begin(struct message_writer *writer, enum rank_message type, uint32_t n_fields)
 {
@@ -39,7 +47,7 @@ int rank_message_send_trajectory(struct transport *transport, int rank, struct m
                                  enum rank_message type, uint64_t lease, const struct trajectory *trajectory,
                                  const struct rank_cargo *cargo, struct err *err)
 {
-	rank_message_begin(writer, type, cargo->kv.bytes ? 9 : 5);
+	rank_message_begin(writer, type, (cargo->kv.bytes ? 9 : 5) + cargo->unscored);
 	put_uint(writer, "lease", lease);
 	message_key(writer, "trajectory");
 	codec_put_trajectory(writer, trajectory);
@@ -47,6 +55,10 @@ int rank_message_send_trajectory(struct transport *transport, int rank, struct m
 	put_uint(writer, "recomputed_tokens", cargo->recomputed_tokens);
 	put_uint(writer, "imported_tokens", cargo->imported_tokens);
 	if (cargo->kv.bytes) put_kv(writer, &cargo->kv);
+	if (cargo->unscored) {
+		message_key(writer, "unscored");
+		message_put_bool(writer, true);
+	}
 	return rank_message_send(transport, rank, writer, err);
 }
 
@@ -59,6 +71,7 @@ int rank_message_get_cargo(const struct message_node *root, struct rank_cargo *c
 	int rc = message_get_uint(root, "prompt_tokens", &cargo->prompt_tokens, err);
 	if (!rc) rc = message_get_uint(root, "recomputed_tokens", &cargo->recomputed_tokens, err);
 	if (!rc) rc = message_get_uint(root, "imported_tokens", &cargo->imported_tokens, err);
+	cargo->unscored = message_field(root, "unscored") != NULL;
 	if (rc || !message_field(root, "kv")) return rc;
 	rc = message_get_int(root, "kv_version", 0, INT64_MAX, &cargo->kv.version, err);
 	if (!rc) rc = message_get_int(root, "kv_mode", 0, INT32_MAX, &mode, err);
@@ -79,6 +92,33 @@ int rank_message_get_trajectory(const struct message_node *root, uint64_t *lease
 	const struct message_node *node = message_field(root, "trajectory");
 	if (!node) return err_set(err, ERR_MISSING, "field 'trajectory' is missing in a message between ranks");
 	return codec_get_trajectory(node, trajectory, err);
+}
+
+void rank_message_put_increment(struct message_writer *writer, uint64_t lease, const struct trajectory *t, int32_t start)
+{
+	size_t n_bytes = 4 * (size_t)(t->n_tokens - start);
+	struct segment *segments = xmalloc((size_t)(t->n_segments + 1) * sizeof *segments);
+	size_t n = 0;
+
+	for (int i = 0; i < t->n_segments; i++) {
+		struct segment s = t->segments[i];
+		int32_t cut = s.start < start ? start - s.start : 0;
+		if (cut >= s.length) continue;
+		s.start += cut;
+		s.length -= cut;
+		segments[n++] = s;
+	}
+	message_begin_map(writer, 6);
+	put_uint(writer, "id", t->id);
+	put_uint(writer, "lease", lease);
+	put_uint(writer, "start", (uint64_t)start);
+	message_key(writer, "tokens");
+	message_put_bin(writer, t->tokens + start, n_bytes);
+	message_key(writer, "logprobs");
+	message_put_bin(writer, t->logprobs + start, n_bytes);
+	message_key(writer, "segments");
+	message_put_bin(writer, segments, n * sizeof *segments);
+	free(segments);
 }
 
 int rank_message_send_stats(struct transport *transport, int rank, struct message_writer *writer,

@@ -5,24 +5,34 @@
  *
  *   controller -> worker
  *     START    context (positions the longest sequence may need)
- *     LEASE    lease, trajectory, [cargo]
+ *     LEASE    lease, trajectory, [cargo], [unscored]
  *     STOP     keep (array of {id}: trajectories that go on to their end)
  *     RECALL   recall, keep (samples; what it holds beyond them goes back)
- *     WEIGHTS  version, offset, bytes (of all), data, xxh3 (of all)   in ascending order of offset
  *     ALIVE    (said every few seconds, so that silence means that the controller is gone)
- *     QUIT
+ *     QUIT     alone (1: a rank was lost, so leave without MPI_Finalize, which would wait for it)
+ *     RESET    epoch (it was silent and given up: it throws away what it holds and says READY again)
  *     CANCEL   lease, id (of a trajectory that nobody wants any more: thrown away, no answer)
+ *   controller or worker -> worker, down the tree of a stream (weights_stream.h)
+ *     WEIGHTS_BEGIN  stream (number), version, bytes (of all), fanout, ranks (i32, who takes part)
+ *     WEIGHTS        stream, offset, data
+ *     WEIGHTS_TENSOR stream, tensor (index), xxh3: all its bytes were sent, and this is their checksum
+ *     WEIGHTS_COMMIT stream: it is complete, and what is drawn from now on is drawn with it
+ *     WEIGHTS_DROP   stream: it never will be
  *   worker -> controller
- *     READY    capacity, active (of those, decoded together), threads, cpu, weight_bytes, kv_pages
+ *     READY    capacity, active (of those, decoded together), threads, cpu, weight_bytes, kv_pages, version,
+ *              pack_seconds (to make its policy from weights), epoch (of the RESET that it answers, 0: START)
  *     DONE     lease, trajectory (scored if the verifier runs here), cargo
  *     PARTIAL  lease, trajectory, cargo
  *     RETURNED lease, trajectory, cargo   by a recall
  *     RECALLED recall   (all of it has been answered)
  *     STATS    the sums of struct engine_stats (rollout/engine.h), by name, since the last STATS; before QUIET,
  *              and before the last of what was held is DONE
+ *     PROGRESS samples (array of {id, lease, start, tokens i32, logprobs f32, segments}: what each in flight has got from
+ *              token `start` on, every half of run.commit_seconds, so that it is not generated again after a crash)
  *     QUIET    nothing is held but what had to be kept
- *     UPDATED  version, seconds (to pack and requantize)
- *     ALIVE    (said every few seconds while samples grow: a long one may be the only news for minutes)
+ *     UPDATED  version, seconds (from COMMIT on), requantize (seconds of packing and quantizing in all)
+ *     FIRST    version: samples have grown under it for the first time
+ *     ALIVE    rounds (of its engine so far: more than before is progress, though no sample may end for minutes)
  *     FAILED   text
  *   cargo: prompt_tokens, recomputed_tokens, imported_tokens (struct rank_cargo), and the sample's keys and values
  *     if they come along: kv_version, kv_mode, kv_positions, kv (whole pages)
@@ -39,11 +49,16 @@ enum rank_message {
 	RANK_START = 1,
 	RANK_LEASE,
 	RANK_STOP,
+	RANK_WEIGHTS_BEGIN,
 	RANK_WEIGHTS,
+	RANK_WEIGHTS_TENSOR,
+	RANK_WEIGHTS_COMMIT,
+	RANK_WEIGHTS_DROP,
 	RANK_ALIVE,
 	RANK_QUIT,
 	RANK_CANCEL,
 	RANK_RECALL,
+	RANK_RESET,
 	RANK_READY,
 	RANK_DONE,
 	RANK_PARTIAL,
@@ -52,14 +67,13 @@ enum rank_message {
 	RANK_STATS,
 	RANK_QUIET,
 	RANK_UPDATED,
+	RANK_FIRST,
+	RANK_PROGRESS,
 	RANK_FAILED
 };
 
-/* How often ALIVE is said, so that a listener who gives up after stall_seconds does not. */
-static inline double rank_alive_seconds(double stall_seconds)
-{
-	return stall_seconds < 20 ? stall_seconds / 4 : 5;
-}
+/* How often both sides say ALIVE, so that neither gives the other up. */
+double rank_alive_seconds(const struct config_cluster *options);
 
 /* Begin a message with n_fields more fields, which the caller writes before rank_message_send. */
 void rank_message_begin(struct message_writer *writer, enum rank_message type, uint32_t n_fields);
@@ -69,6 +83,7 @@ int rank_message_send(struct transport *transport, int rank, const struct messag
 struct rank_cargo {
 	/* engine_stats of the rank since its last message of this kind */
 	uint64_t prompt_tokens, recomputed_tokens, imported_tokens;
+	bool unscored;       /* LEASE: no verifier is to be asked */
 	struct kv_parcel kv; /* borrowed; bytes NULL: none */
 };
 
@@ -81,6 +96,10 @@ int rank_message_get_cargo(const struct message_node *root, struct rank_cargo *c
 /* Its reading side; *trajectory is owned by the caller. */
 int rank_message_get_trajectory(const struct message_node *root, uint64_t *lease, struct trajectory **trajectory,
                                 struct err *err);
+
+/* An item of PROGRESS: the trajectory's tokens from `start` on. */
+void rank_message_put_increment(struct message_writer *writer, uint64_t lease, const struct trajectory *trajectory,
+                                int32_t start);
 
 /* STATS: what has been added to the sums since `before`, which becomes `now`; and into sums. */
 int rank_message_send_stats(struct transport *transport, int rank, struct message_writer *writer,

@@ -45,6 +45,18 @@ static int make_parents(const char *path, struct err *err)
 	return rc;
 }
 
+static char unborn[RUN_PATH_MAX];
+
+static void remove_unborn(void)
+{
+	run_directory_remove(unborn);
+}
+
+void run_directory_began(void)
+{
+	err_on_no_memory(NULL);
+}
+
 int run_directory_create(char path[RUN_PATH_MAX], const struct config *config, struct err *err)
 {
 	char *wanted = replace(config->run.dir, "{name}", config->run.name);
@@ -63,6 +75,8 @@ int run_directory_create(char path[RUN_PATH_MAX], const struct config *config, s
 	}
 	free(wanted);
 	if (rc) path[0] = '\0';
+	memcpy(unborn, path, RUN_PATH_MAX);
+	err_on_no_memory(remove_unborn);
 	return rc;
 }
 
@@ -103,7 +117,8 @@ char *run_directory_config_text(const struct config *config)
 
 void run_directory_remove(const char *run_dir)
 {
-	static const char *const files[] = { "config.yaml", "drumroll.db", "drumroll.db-wal", "drumroll.db-shm", "drumroll.lock" };
+	static const char *const files[] = { "config.yaml", "drumroll.db", "drumroll.db-wal", "drumroll.db-shm", "drumroll.lock",
+	                                     "trainer.log", "trainer.ckpt.lock", "verifier.log" };
 	char path[RUN_PATH_MAX + 64];
 
 	if (!run_dir[0]) return; /* none was made */
@@ -111,5 +126,7 @@ void run_directory_remove(const char *run_dir)
 		snprintf(path, sizeof path, "%s/%s", run_dir, files[i]);
 		unlink(path);
 	}
+	snprintf(path, sizeof path, "%s/weights", run_dir);
+	rmdir(path);
 	rmdir(run_dir); /* stays if it holds anything else */
 }

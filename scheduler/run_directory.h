@@ -10,8 +10,10 @@
 
 enum { RUN_PATH_MAX = 1024 };
 
-/* Make run.dir with {name} filled in; where it exists, the next free -2, -3, ... */
+/* Until run_directory_began, a lack of memory takes the new directory back.  Make run.dir with {name} filled in; where it exists, the next free -2, -3, ... */
 int run_directory_create(char path[RUN_PATH_MAX], const struct config *config, struct err *err);
+
+void run_directory_began(void);
 
 /* "template" with {run} replaced by the directory; owned by the caller. */
 char *run_directory_expand(const char *text, const char *run_dir);

@@ -23,6 +23,17 @@ void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t 
 
 void scheduler_on_eval_begin(struct scheduler *scheduler, int64_t step, int n_eval)
 {
+	scheduler_on_eval_begin_samples(scheduler, step, n_eval, scheduler->options.eval_samples);
+}
+
+bool scheduler_is_idle(const struct scheduler *scheduler)
+{
+	return scheduler->phase == PHASE_IDLE;
+}
+
+void scheduler_on_eval_begin_samples(struct scheduler *scheduler, int64_t step, int n_eval, int n_samples)
+{
+	scheduler->eval_samples = n_samples;
 	step_begin(scheduler, step, true, n_eval, n_eval);
 	if (is_async(scheduler))
 		staleness_rest(scheduler);
@@ -176,6 +187,13 @@ void scheduler_restore_next_group(struct scheduler *scheduler, uint64_t next_gro
 		scheduler->next_group = next_group;
 }
 
+void scheduler_restore_version(struct scheduler *scheduler, int64_t version, int n_outstanding)
+{
+	assert(scheduler->phase == PHASE_IDLE && !scheduler->running);
+	scheduler->version = version;
+	scheduler->outstanding = n_outstanding;
+}
+
 /* Life, actions, counts */
 
 struct scheduler *scheduler_open(const struct scheduler_options *options)
@@ -210,6 +228,7 @@ void scheduler_close(struct scheduler *scheduler)
 	group_map_free(&scheduler->groups);
 	free(scheduler->actions.items);
 	free(scheduler->ages);
+	free(scheduler->offers.sizes);
 	free(scheduler);
 }
 

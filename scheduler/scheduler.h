@@ -39,6 +39,11 @@
  *      it keeps as much as the other will hold, and answers one recall before the next.
  *  S15 A recall is no deferral: what comes back is leased again within the step, and stays due if it was.
  *      Only where the step is closing and it is not due it is put aside, and that counts.
+ *  S16 Streaming (on_stream) delivers groups before their step is ready, and only such as would be in its batch
+ *      anyway: a batch has the same groups with it and without, except that what has left is not given up for its
+ *      age when a version comes before the step is ready (async, ON_STALE_DROP).
+ *  S17 Prompts that are offered are opened in their order and before any other, each once.  A group whose prompt was
+ *      offered is opened with the number of samples that was asked for.
  */
 #ifndef SCHEDULER_SCHEDULER_H
 #define SCHEDULER_SCHEDULER_H
@@ -53,6 +58,7 @@ enum asynchrony { SYNCHRONOUS, ASYNCHRONOUS_BY_ONE_STEP, ASYNCHRONOUS };
 enum on_stale { ON_STALE_FINISH, ON_STALE_MASK /* who delivers does */, ON_STALE_DROP };
 enum on_deferrals { ON_DEFERRALS_FINISH, ON_DEFERRALS_DROP };
 enum scheduler_order { ORDER_OLDEST, ORDER_LONGEST };
+enum scheduler_stream { STREAM_OFF, STREAM_IN_ORDER /* ascending group */, STREAM_AS_COMPLETE };
 
 #define SCHEDULER_NO_TOKENS INT64_MIN /* as an oldest version */
 
@@ -68,19 +74,21 @@ struct scheduler_options {
 	enum on_stale stale_action;
 	enum on_deferrals deferral_action;
 	enum scheduler_order order; /* in which samples are leased (S6) */
+	bool offered_only;          /* training groups are opened for prompts that were offered, and for no others */
 	bool migrate;               /* take samples back from loaded ranks for idle ones (S14) */
 };
 
 enum action_type {
 	ACTION_NONE,
-	ACTION_OPEN_GROUP,     /* group, eval, n_samples: take the next prompt; no reply needed */
+	ACTION_OPEN_GROUP,     /* group, eval, n_samples, offered: take the next prompt, or the next that was offered; no
+	                          reply needed */
 	ACTION_LEASE,          /* group, sample, rank, lease: send the sample to the rank */
 	ACTION_STOP,           /* rank: put everything aside and report quiet; samples named by ACTION_KEEP
 	                          before it go on */
 	ACTION_KEEP,           /* rank, group, sample: must run to its end (S7) */
 	ACTION_GROUP_COMPLETE, /* group: compute advantages, then call scheduler_on_group_scored */
 	ACTION_STEP_READY,     /* step, eval: the delivered groups were named by ACTION_DELIVER before it */
-	ACTION_DELIVER,        /* group: part of the step's batch, in order of delivery */
+	ACTION_DELIVER,        /* group: part of the step's batch, in order of delivery; streaming, long before it is ready */
 	ACTION_CANCEL,         /* rank, group, sample, lease: take it back and throw it away; no answer */
 	ACTION_DROP_GROUP,     /* group: given up, too old or put aside too often; forget it */
 	ACTION_RECALL          /* rank, lease (the recall's number), n_samples: the rank gives back what it holds
@@ -93,7 +101,7 @@ struct action {
 	int sample, rank, n_samples;
 	uint64_t lease;
 	int64_t step;
-	bool eval;
+	bool eval, offered;
 };
 
 struct scheduler *scheduler_open(const struct scheduler_options *options);
@@ -108,6 +116,13 @@ void scheduler_on_rank_lost(struct scheduler *scheduler, int rank); /* its sampl
  * generates, and the batch is delivered with the next one.  Async, a step is a batch that somebody wants. */
 void scheduler_on_step_begin(struct scheduler *scheduler, int64_t step, int64_t version);
 void scheduler_on_eval_begin(struct scheduler *scheduler, int64_t step, int n_eval);
+/* The same with another number of samples per group than options.eval_samples. */
+void scheduler_on_eval_begin_samples(struct scheduler *scheduler, int64_t step, int n_eval, int n_samples);
+/* True where an evaluation may begin: no step is open. */
+bool scheduler_is_idle(const struct scheduler *scheduler);
+/* At any time: prompts to open groups for before any others, with n_samples[i] samples; behind those that wait, or, one
+ * that comes again since its group was given up, before them. */
+void scheduler_on_prompts_offered(struct scheduler *scheduler, const int *n_samples, int n, bool first);
 /* Async only, at any time: every rank has `version`. */
 void scheduler_on_version(struct scheduler *scheduler, int64_t version);
 /* Async, between steps: put everything aside and lease nothing until the next step begins. */
@@ -128,6 +143,8 @@ void scheduler_on_sample_expected(struct scheduler *scheduler, uint64_t group, i
 /* keep false: drop it, and open another where the step needs it; evaluation groups are always kept. */
 void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool keep);
 void scheduler_on_rank_quiet(struct scheduler *scheduler, int rank);
+/* At any time: whether groups are delivered as soon as they are certain to be in the batch of the open step. */
+void scheduler_on_stream(struct scheduler *scheduler, enum scheduler_stream stream);
 
 /* For resuming from the store, before the first step: a training group that is not delivered, with the
  * states of its samples to follow by scheduler_restore_sample (those left out wait afresh; not done:
@@ -137,6 +154,9 @@ void scheduler_restore_sample(struct scheduler *scheduler, uint64_t group, int s
                               int deferrals, int64_t oldest_version);
 /* Ids of new groups start here or after the restored ones: those delivered before are not reused. */
 void scheduler_restore_next_group(struct scheduler *scheduler, uint64_t next_group);
+
+/* The version that generates, and batches that are out for which none has come yet (counted asynchronously). */
+void scheduler_restore_version(struct scheduler *scheduler, int64_t version, int n_outstanding);
 
 /* The next action, in order; false if there is none. */
 bool scheduler_next_action(struct scheduler *scheduler, struct action *action);

@@ -119,6 +119,15 @@ struct pool {
 	int n_open, n_scoring;
 };
 
+/* Prompts that were offered and wait: their numbers of samples. */
+struct offers {
+	int *sizes; /* ring of `capacity`, n from first on */
+	int first, n, capacity;
+};
+
+/* Samples of the next one, 0 if there is none. */
+int offers_take(struct offers *offers);
+
 enum step_phase { PHASE_IDLE, PHASE_FILLING, PHASE_CLOSING };
 
 struct scheduler {
@@ -136,9 +145,13 @@ struct scheduler {
 	int64_t step, version;
 	bool eval;
 	int wanted, limit; /* groups to deliver, groups that may exist */
+	int eval_samples;   /* of the evaluation that is open */
+	struct offers offers;
 	int training_limit; /* of training groups, by over_sampling */
 	int n_due;         /* samples with due set */
 	bool running;      /* async: leases are also given between steps */
+	enum scheduler_stream stream;
+	int n_streamed;    /* groups of the open step that have been delivered */
 	int outstanding;   /* batches delivered for which no version has come */
 	struct age {       /* training groups by the version that they were opened under, ascending */
 		int64_t version;
@@ -173,6 +186,7 @@ void lease_end(struct scheduler *scheduler, struct sample *sample);
 struct group *group_add(struct scheduler *scheduler, uint64_t id, int n_samples, bool eval);
 struct group *group_open(struct scheduler *scheduler); /* the next one of the step that is open */
 void group_sample_done(struct scheduler *scheduler, struct sample *sample);
+void group_deliver(struct scheduler *scheduler, struct group *group); /* a kept one */
 void group_remove(struct scheduler *scheduler, struct group *group); /* a complete one: delivered or dropped */
 
 void sample_action(struct scheduler *scheduler, enum action_type type, const struct sample *sample);
@@ -221,6 +235,9 @@ void recall_forget_receiver(struct scheduler *scheduler, struct rank *lost);
 int migration_size(const struct rank *donor, const struct rank *receiver);
 /* Nothing is left to lease: recall from loaded ranks for idle ones. */
 void step_migrate(struct scheduler *scheduler);
+
+/* scheduler_stream.c */
+void step_stream(struct scheduler *scheduler);
 
 /* scheduler_order.c */
 void order_enqueue(struct scheduler *scheduler, struct sample *sample);

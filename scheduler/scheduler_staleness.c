@@ -113,7 +113,7 @@ bool staleness_holds_batch(const struct scheduler *scheduler)
 		int64_t lag = delivery_version(scheduler) - age->version;
 		int64_t batches = scheduler->options.max_staleness - lag;
 		batches -= is_async(scheduler) ? scheduler->outstanding : 0;
-		if (n_kept >= wanted)
+		if (n_kept >= wanted - scheduler->n_streamed)
 			return false; /* waiting does not help what is younger: all of this batch is older */
 		if (n_live - n_kept > (batches > 0 ? batches : 0) * wanted)
 			return true;
@@ -131,11 +131,13 @@ static int64_t batches_ahead(const struct scheduler *scheduler)
 
 bool staleness_may_open(const struct scheduler *scheduler)
 {
-	const struct pool *pool = &scheduler->pools[scheduler->eval];
+	int n_live = pool_groups(&scheduler->pools[scheduler->eval]) + scheduler->n_streamed;
+	if (!scheduler->eval && scheduler->options.offered_only && scheduler->offers.n == 0)
+		return false;
 	if (scheduler->eval || scheduler->options.asynchrony == SYNCHRONOUS)
-		return pool_groups(pool) < scheduler->limit;
-	return pool_groups(pool) < scheduler->training_limit &&
-	       pool_groups(pool) < batches_ahead(scheduler) * scheduler->options.groups_per_step;
+		return n_live < scheduler->limit;
+	return n_live < scheduler->training_limit &&
+	       n_live < batches_ahead(scheduler) * scheduler->options.groups_per_step;
 }
 
 /* Every training group in ascending order; each may be removed by what is done to it. */

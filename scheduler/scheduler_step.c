@@ -199,11 +199,17 @@ struct group *group_add(struct scheduler *scheduler, uint64_t id, int n_samples,
 struct group *group_open(struct scheduler *scheduler)
 {
 	bool eval = scheduler->eval;
-	int n_samples = eval ? scheduler->options.eval_samples : scheduler->options.samples_per_group;
+	int n_offered = eval ? 0 : offers_take(&scheduler->offers);
+	int n_samples = eval ? scheduler->eval_samples : n_offered ? n_offered : scheduler->options.samples_per_group;
 	struct group *group = group_add(scheduler, scheduler->next_group++, n_samples, eval);
 	group->version = scheduler->version;
 	group_age_begin(scheduler, group);
-	group_action(scheduler, ACTION_OPEN_GROUP, group);
+	struct action action = {.type = ACTION_OPEN_GROUP, .group = group->id, .sample = -1, .rank = -1};
+	action.n_samples = n_samples;
+	action.step = scheduler->step;
+	action.eval = eval;
+	action.offered = n_offered > 0;
+	action_queue_push(&scheduler->actions, &action);
 	return group;
 }
 
@@ -305,16 +311,20 @@ static void step_close(struct scheduler *scheduler)
 	}
 }
 
+void group_deliver(struct scheduler *scheduler, struct group *group)
+{
+	heap_remove(&scheduler->pools[group->eval].kept, &group->kept_node);
+	group_action(scheduler, ACTION_DELIVER, group);
+	group_remove(scheduler, group);
+	scheduler->groups_delivered++;
+}
+
 static void step_deliver(struct scheduler *scheduler)
 {
 	struct pool *pool = &scheduler->pools[scheduler->eval];
-	for (int i = 0; i < scheduler->wanted; i++) {
-		struct group *group = heap_first(&pool->kept);
-		heap_remove(&pool->kept, &group->kept_node);
-		group_action(scheduler, ACTION_DELIVER, group);
-		group_remove(scheduler, group);
-		scheduler->groups_delivered++;
-	}
+	for (; scheduler->n_streamed < scheduler->wanted; scheduler->n_streamed++)
+		group_deliver(scheduler, heap_first(&pool->kept));
+	scheduler->n_streamed = 0;
 	step_action(scheduler, ACTION_STEP_READY, -1);
 	scheduler->phase = PHASE_IDLE;
 	if (!scheduler->eval)
@@ -343,7 +353,8 @@ static void step_lease(struct scheduler *scheduler)
 void step_advance(struct scheduler *scheduler)
 {
 	const struct pool *pool = &scheduler->pools[scheduler->eval];
-	if (scheduler->phase == PHASE_FILLING && (int)pool->kept.n >= scheduler->wanted &&
+	step_stream(scheduler);
+	if (scheduler->phase == PHASE_FILLING && (int)pool->kept.n + scheduler->n_streamed >= scheduler->wanted &&
 	    !staleness_holds_batch(scheduler))
 		step_close(scheduler);
 	step_lease(scheduler);

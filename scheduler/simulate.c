@@ -52,6 +52,9 @@ static struct scheduler_options scheduler_mode_options(const struct config *c, c
 		.partial_rollouts = mode->partials,
 		.max_staleness = mode->drops ? INT32_MAX : (int)max_staleness,
 		.max_deferrals = mode->drops ? INT32_MAX : (int)c->scheduler.max_deferrals,
+		.stale_action = mode->drops ? ON_STALE_FINISH : (enum on_stale)c->scheduler.stale_action,
+		.deferral_action = mode->drops ? ON_DEFERRALS_FINISH : (enum on_deferrals)c->scheduler.deferral_action,
+		.order = c->scheduler.order == LEASE_LONGEST ? ORDER_LONGEST : ORDER_OLDEST,
 		.migrate = mode->migration,
 		.asynchrony = asynchrony,
 	};
@@ -141,6 +144,8 @@ static void metrics_fill(struct simulate_metrics *m, struct simulation *sim, dou
 		.staleness_max = s->staleness_max,
 		.staleness_end_max = s->staleness_end_max,
 		.put_aside_per_step = s->put_aside / (double)n,
+		.given_up_per_step = s->given_up / (double)n,
+		.masked_share = share(s->masked_tokens, s->delivered_tokens),
 		.migrated_per_step = s->migrated / (double)n,
 		.dropped_tokens_share = share(s->tokens_dropped, s->tokens_made),
 		.length_mean = mean,
@@ -163,6 +168,7 @@ static void simulation_free(struct simulation *sim)
 {
 	scheduler_close(sim->scheduler);
 	simulate_costs_close(sim->costs);
+	length_estimate_close(sim->expected);
 	for (int r = 1; r <= sim->n_ranks; r++) free(sim->ranks[r].slots);
 	free(sim->ranks);
 	sim_wakes_free(&sim->wakes);
@@ -183,7 +189,9 @@ int simulate_run(struct simulate_metrics *metrics, const struct simulate_inputs 
 	sim.costs = simulate_costs_open(in->costs, c, mode->speculation);
 	sim.step_seconds = xcalloc((size_t)c->simulate.steps, sizeof *sim.step_seconds);
 	sim.ranks = xcalloc((size_t)sim.n_ranks + 1, sizeof *sim.ranks);
-	for (int r = 1; r <= sim.n_ranks; r++) sim.ranks[r].stop_at = sim.ranks[r].recall.at = sim.ranks[r].weights_at = INFINITY;
+	for (int r = 1; r <= sim.n_ranks; r++)
+		sim.ranks[r].stop_at = sim.ranks[r].recall.at = sim.ranks[r].weights_at = sim.ranks[r].cancel_at = INFINITY;
+	if (sim.options.order == ORDER_LONGEST) sim.expected = length_estimate_open();
 	sim_wakes_open(&sim.wakes, sim.n_ranks);
 	double start = cpu_seconds();
 	sim_open_scheduler(&sim);

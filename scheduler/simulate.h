@@ -40,6 +40,8 @@ extern const int simulate_modes_n;
 	X(staleness_max, 0, "the most of them") \
 	X(staleness_end_max, 0, "the most that a sample lagged when it ended (scheduler.max_staleness bounds it)") \
 	X(put_aside_per_step, 1, "samples put aside") \
+	X(given_up_per_step, 1, "groups dropped for their age or for being put aside too often (scheduler.stale_action, deferral_action)") \
+	X(masked_share, 3, "of the tokens of delivered trajectories, those out of the loss for their age (scheduler.stale_action: mask)") \
 	X(migrated_per_step, 1, "samples that went from a loaded rank to an idle one") \
 	X(dropped_tokens_share, 3, "of the tokens that were made, those thrown away") \
 	X(length_mean, 1, "response tokens of delivered trajectories") \

@@ -5,7 +5,6 @@
  * What happens meanwhile is as in controller.c.  Synchronously nothing.  One step off the next batch is generated while
  * it trains; weights are sent between steps, and the batch that waits for them is delivered with them.  Async the
  * ranks generate all along, and what they hold gets the weights as they come; then the next batch is asked for.
- * Of scheduler.stale_action and deferral_action only `finish` is simulated.
  *
  * The controller handles messages one after the other, each for simulate.controller_seconds, and so are those that
  * it sends; a message is on its way for simulate.latency_seconds and keeps its order.
@@ -37,27 +36,6 @@ void sim_send(struct simulation *sim, enum sim_message_type type, int rank, stru
 	                                                       .time = time + sim->config->simulate.latency_seconds});
 }
 
-static void open_group(struct simulation *sim, const struct action *a)
-{
-	struct sim_group *g = sim_groups_add(&sim->groups, a->group, a->n_samples);
-
-	sim->next_group = a->group + 1;
-	g->n_prompt = simulate_lengths_prompt(sim->in->lengths, a->group);
-	for (int i = 0; i < a->n_samples; i++) {
-		int32_t length = simulate_lengths_response(sim->in->lengths, a->group, i);
-		g->samples[i] = (struct sim_sample){.group = g, .index = i, .first_version = VERSION_UNSET, .length = length};
-		sim->sums.opened++;
-		sim->sums.opened_tokens += length;
-	}
-}
-
-/* Its tokens were made for nothing. */
-static void drop_group(struct simulation *sim, struct sim_group *g)
-{
-	for (int i = 0; i < g->n_samples; i++) sim->sums.tokens_dropped += g->samples[i].made;
-	sim_groups_remove(&sim->groups, g->id);
-}
-
 /* As the filter does: equal rewards are a property of the group. */
 static void score_group(struct simulation *sim, uint64_t id)
 {
@@ -70,24 +48,7 @@ static void score_group(struct simulation *sim, uint64_t id)
 	scheduler_on_group_scored(sim->scheduler, id, keep);
 	if (keep) return;
 	sim->dropped++;
-	drop_group(sim, sim_groups_find(&sim->groups, id));
-}
-
-static void deliver_group(struct simulation *sim, uint64_t id)
-{
-	struct sim_group *g = sim_groups_find(&sim->groups, id);
-	struct sim_sums *sums = &sim->sums;
-	int64_t version = sim->version + (sim->trained_at < INFINITY); /* one step off: it will wait for the next */
-
-	for (int i = 0; i < g->n_samples; i++) {
-		double lag = (double)(version - g->samples[i].first_version);
-		sums->delivered++;
-		sums->delivered_tokens += g->samples[i].length;
-		sums->staleness += lag;
-		if (lag > sums->staleness_max) sums->staleness_max = lag;
-		sim->batch_tokens += g->samples[i].length;
-	}
-	sim_groups_remove(&sim->groups, id);
+	sim_group_drop(sim, sim_groups_find(&sim->groups, id));
 }
 
 void sim_open_scheduler(struct simulation *sim)
@@ -106,7 +67,7 @@ void sim_open_scheduler(struct simulation *sim)
 static void drop_rest(struct simulation *sim)
 {
 	for (size_t i = 0; i < sim->groups.n; i++)
-		if (sim->groups.window[i]) drop_group(sim, sim->groups.window[i]);
+		if (sim->groups.window[i]) sim_group_drop(sim, sim->groups.window[i]);
 	scheduler_close(sim->scheduler);
 	sim_open_scheduler(sim);
 }
@@ -154,10 +115,11 @@ static void take_actions(struct simulation *sim)
 
 	while (!sim->rc && scheduler_next_action(sim->scheduler, &a)) {
 		switch (a.type) {
-		case ACTION_OPEN_GROUP: open_group(sim, &a); break;
+		case ACTION_OPEN_GROUP: sim_group_open(sim, a.group, a.n_samples); break;
 		case ACTION_LEASE: {
 			struct sim_sample *s = &sim_groups_find(&sim->groups, a.group)->samples[a.sample];
 			s->lease = a.lease;
+			sim_sample_leave(s);
 			sim_rank_lease(sim, a.rank, s, sent_at(sim));
 			break;
 		}
@@ -167,7 +129,14 @@ static void take_actions(struct simulation *sim)
 			sim_rank_recall(sim, a.rank, (struct sim_recall){.at = sent_at(sim), .number = a.lease, .keep = a.n_samples});
 			break;
 		case ACTION_GROUP_COMPLETE: score_group(sim, a.group); break;
-		case ACTION_DELIVER: deliver_group(sim, a.group); break;
+		case ACTION_DELIVER: sim_group_deliver(sim, a.group); break;
+		case ACTION_CANCEL:
+			sim_rank_cancel(sim, a.rank, &sim_groups_find(&sim->groups, a.group)->samples[a.sample], sent_at(sim));
+			break;
+		case ACTION_DROP_GROUP:
+			sim->sums.given_up++;
+			sim_group_drop(sim, sim_groups_find(&sim->groups, a.group));
+			break;
 		case ACTION_STEP_READY: end_step(sim); break;
 		case ACTION_NONE: break;
 		default: sim->rc = err_set(sim->err, ERR_STATE, "the simulator does not know action %d of the scheduler", (int)a.type);
@@ -181,6 +150,7 @@ static void take_actions(struct simulation *sim)
 void sim_take_message(struct simulation *sim, const struct sim_message *m)
 {
 	struct sim_sample *s = m->sample;
+	bool gone = s && s->group->gone; /* a late answer: it changes nothing (S9) */
 
 	if (sim->controller_free < m->time) sim->controller_free = m->time;
 	handle_one_more(sim);
@@ -188,24 +158,29 @@ void sim_take_message(struct simulation *sim, const struct sim_message *m)
 	switch (m->type) {
 	case SIM_DONE: {
 		double lag = (double)(sim->version - s->first_version);
-		if (lag > sim->sums.staleness_end_max) sim->sums.staleness_end_max = lag;
+		if (lag > sim->sums.staleness_end_max && !gone) sim->sums.staleness_end_max = lag;
+		sim_sample_tell(sim, s, true);
 		scheduler_on_sample_done(sim->scheduler, s->group->id, s->index, s->lease);
 		break;
 	}
 	case SIM_PARTIAL:
-		sim->sums.put_aside += !sim->mode->drops;
+		sim->sums.put_aside += !sim->mode->drops && !gone;
+		sim_sample_tell(sim, s, false);
 		scheduler_on_sample_partial(sim->scheduler, s->group->id, s->index, s->lease,
 		                            s->first_version == VERSION_UNSET ? sim->version : s->first_version);
 		break;
 	case SIM_QUIET: scheduler_on_rank_quiet(sim->scheduler, m->rank); break;
 	case SIM_RETURNED:
-		sim->sums.migrated++;
+		sim->sums.migrated += !gone;
+		sim_sample_tell(sim, s, false);
 		sim->sums.put_aside += scheduler_on_sample_recalled(
 			sim->scheduler, s->group->id, s->index, s->lease,
 			s->first_version == VERSION_UNSET ? SCHEDULER_NO_TOKENS : s->first_version);
 		break;
 	case SIM_RECALLED: scheduler_on_rank_recalled(sim->scheduler, m->rank, sim->ranks[m->rank].recall.number); break;
+	case SIM_CANCELLED: break; /* never sent */
 	}
+	if (s) sim_sample_return(sim, s);
 	take_actions(sim);
 }
 

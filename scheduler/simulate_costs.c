@@ -122,7 +122,7 @@ static struct planned plan_of(struct planner *p, int n, double context)
 		p->sessions[i] = (struct plan_session){
 			.acceptance = p->none, .room = SPECULATION_LENGTH_MAX, .found = -1, .positions = (int)context};
 	p->speculation.rounds_since_probe = 0; /* no experiments */
-	speculation_plan(&p->speculation, p->sessions, n);
+	speculation_plan(&p->speculation, p->sessions, n, 0);
 	for (int i = 0; i < n; i++) {
 		double reach = 1;
 		for (int j = 0; j < p->sessions[i].length; j++) planned.tokens += (reach *= p->acceptance) / n;

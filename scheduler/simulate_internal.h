@@ -5,10 +5,17 @@
 #ifndef SCHEDULER_SIMULATE_INTERNAL_H
 #define SCHEDULER_SIMULATE_INTERNAL_H
 
+#include "scheduler/length_estimate.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/simulate.h"
 
 #define VERSION_UNSET INT64_MIN
+
+/* From token `made` on, tokens were made under this version. */
+struct sim_mark {
+	int64_t version;
+	int32_t made;
+};
 
 struct sim_sample {
 	struct sim_group *group;
@@ -17,16 +24,24 @@ struct sim_sample {
 	double arrival;          /* of the lease at the rank */
 	double ready;            /* in prefill: count of the rank's prefill rows when it can decode */
 	double end;              /* decoding: the rank's clock when it is complete */
+	double cancelled;        /* arrival of CANCEL at the rank, INFINITY: none */
 	int64_t first_version;   /* of its first token, VERSION_UNSET if it has none */
+	struct sim_mark *marks;  /* [n_marks], where ages of tokens are asked for (scheduler.stale_action: mask) */
+	int32_t n_marks;
 	int32_t length, made;    /* tokens: all it will have; had when it last came to or left a slot */
 	int32_t index;
 	bool keep;               /* goes on in spite of STOP */
 	bool leaves;             /* is about to be sent back unfinished */
+	bool held;               /* by a rank, or on its way to one or back */
 };
 
 struct sim_group {
 	uint64_t id;
 	int32_t n_prompt, n_samples;
+	int32_t n_held;              /* samples */
+	int32_t n_ended;
+	double ended_tokens;         /* of those */
+	bool gone;                   /* dropped, and kept here until nothing of it is held */
 	int prompt_rank;             /* the rank that has computed the prompt last, 0: none */
 	int prompt_epoch;            /* of that rank */
 	double prompt_ready;         /* count of its prefill rows when it had */
@@ -67,6 +82,7 @@ struct sim_rank {
 	double rows_done, rows_due; /* of prefill, since the beginning */
 	double rows_seconds;        /* that those between the two take */
 	double stop_at;             /* arrival of STOP, INFINITY: none */
+	double cancel_at;           /* earliest arrival of a CANCEL, INFINITY: none */
 	struct sim_recall {
 		double at;              /* arrival, INFINITY: none */
 		uint64_t number;
@@ -83,7 +99,10 @@ struct sim_rank {
 
 static inline int sim_rank_active(const struct sim_rank *rank) { return rank->n_decoding + rank->prefill.n; }
 
-enum sim_message_type { SIM_DONE, SIM_PARTIAL, SIM_QUIET, SIM_RETURNED /* by a recall */, SIM_RECALLED };
+enum sim_message_type {
+	SIM_DONE, SIM_PARTIAL, SIM_QUIET, SIM_RETURNED /* by a recall */, SIM_RECALLED,
+	SIM_CANCELLED /* no message: that is not answered */
+};
 
 /* To the controller. */
 struct sim_message {
@@ -126,7 +145,7 @@ struct sim_sums {
 	double since, until;
 	double slot_seconds, rank_seconds, tail_seconds, rollout_seconds, controller_seconds;
 	double tokens_made, session_rounds, tokens_dropped;
-	double delivered, delivered_tokens, staleness, staleness_max, staleness_end_max, put_aside, migrated, events;
+	double delivered, delivered_tokens, masked_tokens, given_up, staleness, staleness_max, staleness_end_max, put_aside, migrated, events;
 	/* since the first step */
 	double opened, opened_tokens, events_all;
 };
@@ -138,6 +157,7 @@ struct simulation {
 	struct scheduler *scheduler;
 	struct scheduler_options options;
 	struct simulate_costs *costs;
+	struct length_estimate *expected; /* NULL: nobody asks (scheduler.order) */
 	struct err *err;
 	int rc;
 
@@ -168,8 +188,22 @@ struct simulation {
 void sim_rank_lease(struct simulation *sim, int rank, struct sim_sample *sample, double arrival);
 void sim_rank_stop(struct simulation *sim, int rank, double arrival);
 void sim_rank_recall(struct simulation *sim, int rank, struct sim_recall recall);
+void sim_rank_cancel(struct simulation *sim, int rank, struct sim_sample *sample, double arrival);
 void sim_rank_weights(struct simulation *sim, int rank); /* async: they are there now */
 void sim_rank_wake(struct simulation *sim, int rank); /* at sim->now */
+
+/* simulate_groups.c: what becomes of groups and samples, whoever has them. */
+void sim_group_open(struct simulation *sim, uint64_t id, int n_samples);
+void sim_group_deliver(struct simulation *sim, uint64_t id);
+/* Its tokens were made for nothing; it is forgotten when all that ranks hold of it has come back. */
+void sim_group_drop(struct simulation *sim, struct sim_group *group);
+/* It is leased; it is with the controller again, or nowhere: then its group may be gone after the call. */
+void sim_sample_leave(struct sim_sample *sample);
+void sim_sample_return(struct simulation *sim, struct sim_sample *sample);
+/* From token `made` on, it is sim->version that makes them. */
+void sim_sample_mark(struct simulation *sim, struct sim_sample *sample, int32_t made);
+/* ORDER_LONGEST: what is known of this sample by now tells something of its siblings. */
+void sim_sample_tell(struct simulation *sim, struct sim_sample *sample, bool ended);
 
 /* simulate_controller.c */
 void sim_open_scheduler(struct simulation *sim);

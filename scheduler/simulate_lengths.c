@@ -94,6 +94,11 @@ int32_t simulate_lengths_prompt(const struct simulate_lengths *l, uint64_t group
 	return l->n_prompts ? l->recorded[l->prompts[prompt_of(l, group)]].n_prompt : (int32_t)l->options->prompt_tokens;
 }
 
+uint64_t simulate_lengths_key(const struct simulate_lengths *l, uint64_t group)
+{
+	return l->n_prompts ? l->recorded[l->prompts[prompt_of(l, group)]].prompt | 1 : group;
+}
+
 int32_t simulate_lengths_response(const struct simulate_lengths *l, uint64_t group, int sample)
 {
 	const struct config_simulate *o = l->options;

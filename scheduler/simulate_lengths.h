@@ -15,6 +15,9 @@ void simulate_lengths_close(struct simulate_lengths *lengths);
 int32_t simulate_lengths_prompt(const struct simulate_lengths *lengths, uint64_t group);
 int32_t simulate_lengths_response(const struct simulate_lengths *lengths, uint64_t group, int sample);
 
+/* Groups of one prompt have it in common: those of a distribution have a prompt each. */
+uint64_t simulate_lengths_key(const struct simulate_lengths *lengths, uint64_t group);
+
 /* Uniform in [0, 1), keyed by simulate.seed. */
 double simulate_lengths_uniform(const struct simulate_lengths *lengths, uint64_t group, int what);
 

@@ -184,14 +184,20 @@ struct sim_group *sim_groups_add(struct sim_groups *g, uint64_t id, int n_sample
 	return group;
 }
 
+static void group_free(struct sim_group *group)
+{
+	for (int i = 0; group && i < group->n_samples; i++) free(group->samples[i].marks);
+	free(group);
+}
+
 void sim_groups_remove(struct sim_groups *g, uint64_t id)
 {
-	free(g->window[id - g->base]);
+	group_free(g->window[id - g->base]);
 	g->window[id - g->base] = NULL;
 }
 
 void sim_groups_free(struct sim_groups *g)
 {
-	for (size_t i = 0; i < g->n; i++) free(g->window[i]);
+	for (size_t i = 0; i < g->n; i++) group_free(g->window[i]);
 	free(g->window);
 }

@@ -108,7 +108,7 @@ static double rounds_until(const struct sim_rank *r, double time)
 static void schedule(struct simulation *sim, int rank)
 {
 	struct sim_rank *r = &sim->ranks[rank];
-	double heard = least(least(r->stop_at, r->recall.at), r->weights_at), wake;
+	double heard = least(least(r->stop_at, r->recall.at), least(r->weights_at, r->cancel_at)), wake;
 
 	if (r->queue.n > 0 && sim_rank_active(r) < sim->max_active && r->queue.first->arrival < heard)
 		heard = r->queue.first->arrival;
@@ -193,6 +193,7 @@ static void admit(struct simulation *sim, int rank, struct sim_sample *s)
 	double from = known ? g->n_prompt - 1 : 0, to = (double)g->n_prompt - 1 + s->made;
 
 	if (s->made == 0) s->first_version = sim->version;
+	sim_sample_mark(sim, s, s->made);
 	r->rows_seconds += simulate_costs_prefill(sim->costs, from, to);
 	if (!known) {
 		g->prompt_rank = rank;
@@ -216,7 +217,8 @@ static void withdraw(struct simulation *sim, int rank, struct sim_sample *s, enu
 {
 	s->leaves = false;
 	if (s->made == 0) s->first_version = VERSION_UNSET;
-	sim_send(sim, type, rank, s, sim->ranks[rank].at);
+	if (type == SIM_CANCELLED) sim_sample_return(sim, s);
+	else sim_send(sim, type, rank, s, sim->ranks[rank].at);
 }
 
 static void withdraw_decoding(struct simulation *sim, int rank, enum sim_message_type type)
@@ -322,6 +324,26 @@ static void answer_recall(struct simulation *sim, int rank)
 	sim_send(sim, SIM_RECALLED, rank, NULL, r->at);
 }
 
+/* Whether it leaves for that; later: the earliest arrival of those that do not yet. */
+static void call_off(const struct sim_rank *r, struct sim_sample *s, double *later)
+{
+	s->leaves = s->cancelled <= r->at;
+	if (!s->leaves) *later = least(*later, s->cancelled);
+}
+
+/* What is called off by now is thrown away. */
+static void cancel(struct simulation *sim, int rank)
+{
+	struct sim_rank *r = &sim->ranks[rank];
+	double later = INFINITY;
+
+	for (int i = 0; i < r->n_decoding; i++) call_off(r, r->slots[i].sample, &later);
+	for (struct sim_sample *s = r->prefill.first; s; s = s->next) call_off(r, s, &later);
+	for (struct sim_sample *s = r->queue.first; s; s = s->next) call_off(r, s, &later);
+	withdraw_all(sim, rank, SIM_CANCELLED);
+	r->cancel_at = later;
+}
+
 /* Keys and values are the old weights': what is in slots begins again there. */
 static void take_weights(struct simulation *sim, int rank)
 {
@@ -329,6 +351,8 @@ static void take_weights(struct simulation *sim, int rank)
 	struct sim_queue again = {0};
 
 	r->weights_at = INFINITY;
+	for (int i = 0; i < r->n_decoding; i++) sim_sample_mark(sim, r->slots[i].sample, made_of(r, r->slots[i].sample));
+	for (struct sim_sample *s = r->prefill.first; s; s = s->next) sim_sample_mark(sim, s, s->made);
 	if (sim->config->scheduler.kv == WEIGHTS_KEEP_KV) return;
 	for (int i = 0; i < r->n_decoding; i++) {
 		r->slots[i].sample->made = made_of(r, r->slots[i].sample);
@@ -351,6 +375,7 @@ void sim_rank_wake(struct simulation *sim, int rank)
 	finish(sim, rank);
 	while (r->prefill.n > 0 && r->prefill.first->ready <= r->rows_done + CLOCK_TOLERANCE) decode(r, queue_pop(&r->prefill));
 	if (r->weights_at <= r->at) take_weights(sim, rank);
+	if (r->cancel_at <= r->at) cancel(sim, rank);
 	if (r->recall.at <= r->at) answer_recall(sim, rank);
 	if (r->stop_at <= r->at) stop(sim, rank);
 	while (r->queue.n > 0 && sim_rank_active(r) < sim->max_active && r->queue.first->arrival <= r->at)
@@ -378,6 +403,15 @@ void sim_rank_lease(struct simulation *sim, int rank, struct sim_sample *s, doub
 void sim_rank_weights(struct simulation *sim, int rank)
 {
 	sim->ranks[rank].weights_at = sim->now;
+	schedule(sim, rank);
+}
+
+void sim_rank_cancel(struct simulation *sim, int rank, struct sim_sample *s, double arrival)
+{
+	struct sim_rank *r = &sim->ranks[rank];
+
+	s->cancelled = arrival;
+	r->cancel_at = least(r->cancel_at, arrival);
 	schedule(sim, rank);
 }
 

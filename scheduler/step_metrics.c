@@ -163,6 +163,8 @@ static void put_engine(json_t *o, const struct engine_stats *e)
 		put(o, "rollout/sd/predicted_tokens_per_sec", planned_rate);
 		put(o, "rollout/sd/observed_tokens_per_sec", ratio((double)e->tokens, decoding));
 		put(o, "rollout/sd/predicted_speedup", ratio(planned_rate, exact_rate));
+		put(o, "rollout/sd/probing_loss_ratio", ratio(e->probe_seconds, decoding));
+		put(o, "rollout/sd/planning_ratio", ratio(e->plan_seconds, decoding));
 	}
 	put(o, "timing_s/prefill", e->prefill_seconds);
 	put(o, "timing_s/draft", e->draft_seconds);
@@ -199,6 +201,20 @@ static void put_work(json_t *o, const struct step_metrics *m)
 	put(o, "rollout/recomputed_ratio", ratio((double)m->recomputed_tokens, needed));
 }
 
+static void put_judge(json_t *o, const struct step_metrics *m)
+{
+	put_count(o, "reward/verifier/judged", m->judged);
+	put_count(o, "reward/verifier/failed", m->judge_failed);
+	put_count(o, "reward/verifier/bad_data", m->judge_bad_data);
+	put_count(o, "reward/verifier/requests", (int64_t)m->judge_asked);
+	put_count(o, "reward/verifier/retries", (int64_t)m->judge_retried);
+	put_count(o, "reward/verifier/restarts", (int64_t)m->judge_restarts);
+	put_count(o, "reward/verifier/stray_replies", (int64_t)m->judge_strays);
+	put_count(o, "reward/verifier/waiting", m->judge_waiting);
+	put_count(o, "reward/verifier/waiting_max", m->judge_waiting_max);
+	put(o, "timing_s/verifier/mean", ratio(m->judge_seconds, m->judged));
+}
+
 char *step_metrics_json(const struct step_metrics *m)
 {
 	json_t *o = json_object();
@@ -230,6 +246,10 @@ char *step_metrics_json(const struct step_metrics *m)
 	put_count(o, "staleness/masked_tokens", m->masked_tokens);
 	put_count(o, "staleness/dropped_groups", m->given_up);
 	put_count(o, "staleness/cancelled_samples", m->cancelled);
+	put_count(o, "cluster/ranks_lost", m->ranks_lost);
+	put_count(o, "cluster/ranks_returned", m->ranks_returned);
+	put_count(o, "cluster/samples_leased_again", m->orphans);
+	put_count(o, "cluster/late_answers", m->late_answers);
 	put(o, "off_policy_ratio", ratio(m->off_policy_tokens, m->delivered_tokens));
 	put(o, "advantage/abs_mean", ratio(m->advantage_abs_sum, m->trajectories));
 	put(o, "advantage/mad_zero_frac", ratio(m->mad_zero, m->groups));
@@ -239,8 +259,17 @@ char *step_metrics_json(const struct step_metrics *m)
 	put_count(o, "rollout/tokens", (int64_t)m->tokens);
 	put(o, "perf/tokens_per_sec", step_metrics_tokens_per_sec(m));
 	put(o, "perf/rollout_time", m->rollout_seconds);
+	put(o, "timing_s/stop", m->stop_seconds);
 	put(o, "timing_s/train", m->train_seconds);
 	put(o, "timing_s/update_weights", m->broadcast_seconds);
+	put_count(o, "reward/unscored_groups", m->unscored);
+	if (m->judges) put_judge(o, m);
+	put(o, "timing_s/weights_receive", m->receive_seconds);
+	put(o, "timing_s/weights_requantize", m->requantize_seconds);
+	put(o, "timing_s/weights_to_first_token", m->first_token_seconds);
+	put(o, "bridge/blocked_seconds", m->blocked_seconds);
+	put_count(o, "bridge/unacknowledged", m->unacknowledged);
+	put_count(o, "bridge/prompts_waiting", m->prompts_waiting);
 	if (m->rescored_tokens > 0) put_mismatch(o, m);
 	if (m->has_report) put_report(o, &m->report);
 	char *text = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(9));

@@ -11,8 +11,12 @@
 struct step_metrics {
 	int64_t step, version;
 	double rollout_seconds;   /* step begun until every rank was quiet */
+	double stop_seconds;      /* of them: from the first rank told to stop until all were quiet */
 	double train_seconds;     /* batch put until the new version had arrived */
-	double broadcast_seconds; /* arrived until every rank had requantized */
+	double receive_seconds;   /* of that version, from the trainer's first byte to its last */
+	double broadcast_seconds; /* committed until every rank had requantized */
+	double requantize_seconds; /* of packing and quantizing it, the slowest rank's, mostly while it arrived */
+	double first_token_seconds; /* last byte of the version that the step was drawn with until samples grew under it */
 	/* what came back from the ranks during the step */
 	uint64_t tokens, drafted, accepted, verify_calls;
 	int resumed, put_aside, migrated, failed;
@@ -42,6 +46,14 @@ struct step_metrics {
 	int unscored;             /* dropped for want of two rewards */
 	int given_up;             /* too old, or put aside too often */
 	int cancelled;            /* samples called back from their ranks with them */
+	int ranks_lost, ranks_returned, orphans, late_answers; /* ranks given up and taken back in; samples they held */
+	/* External verifiers: requests, those asked again, verdicts, and those that are still awaited. */
+	int judged, judge_failed, judge_bad_data, judge_waiting_max, judge_waiting;
+	uint64_t judge_asked, judge_retried, judge_strays, judge_restarts;
+	double judge_seconds;     /* of all judged: from the end of a sample to its verdict */
+	bool judges;              /* there are any */
+	double blocked_seconds;   /* ranks had nothing to do, for the trainer had not taken or not answered what there was */
+	int unacknowledged, prompts_waiting; /* batches, submitted prompts: as the line is written */
 	struct trainer_report report;
 	bool has_report;
 };

@@ -13,13 +13,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "configs/config.h"
 
 enum { BUSY_MS = 2000 }; /* how long to wait for another process's short write or checkpoint */
 
-int store_fail(const struct store *store, const char *doing, struct err *err)
+int store_fail(struct store *store, const char *doing, struct err *err)
 {
 	const char *why = sqlite3_errmsg(store->db);
+	if (!store->db || sqlite3_get_autocommit(store->db)) /* no memory to open it; a full disk rolls back */
+		store->in_transaction = false;
 	switch (sqlite3_errcode(store->db)) {
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
@@ -110,7 +115,7 @@ static int store_prepare(struct store *store, struct err *err)
 		STATEMENT_LIST(X)
 #undef X
 	};
-	for (int i = 0; i < STATEMENT_COUNT; i++)
+	for (int i = store->lock >= 0 ? 0 : STATEMENT_READ; i < STATEMENT_COUNT; i++)
 		if (sqlite3_prepare_v3(store->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &store->statements[i],
 		                       NULL) != SQLITE_OK)
 			return store_fail(store, "cannot use", err);
@@ -148,20 +153,19 @@ static void store_release(struct store *store)
 	free(store);
 }
 
-static int store_open_writer(struct store *store, const char *run_dir, const char *run_id,
-                             const char *config_yaml, struct err *err)
+/* flags: SQLITE_OPEN_CREATE or 0 */
+static int store_open_writer(struct store *store, const char *run_dir, int flags, struct err *err)
 {
 	int version;
-	if (store_path_set(store, run_dir, err) || store_lock(store, run_dir, err) ||
-	    store_connect(store, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err) ||
+	if (store_lock(store, run_dir, err) || store_connect(store, SQLITE_OPEN_READWRITE | flags, err) ||
 	    store_schema_check(store, &version, err) ||
 	    store_execute(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", "cannot write", err))
 		return err->code;
 	if (version == 0 ? store_schema_create(store, err) : store_schema_verify(store, err))
 		return err->code;
-	if (store_prepare(store, err) || store_put_run(store, run_id, config_yaml, err))
+	if (version != 0 && store_schema_migrate(store, version, err))
 		return err->code;
-	return 0;
+	return store_prepare(store, err);
 }
 
 int store_open(struct store **store, const char *run_dir, const char *run_id, const char *config_yaml,
@@ -169,7 +173,8 @@ int store_open(struct store **store, const char *run_dir, const char *run_id, co
 {
 	struct store *opened = xcalloc(1, sizeof(*opened));
 	opened->lock = -1;
-	if (store_open_writer(opened, run_dir, run_id, config_yaml, err)) {
+	if (store_path_set(opened, run_dir, err) || store_open_writer(opened, run_dir, SQLITE_OPEN_CREATE, err) ||
+	    store_put_run(opened, run_id, config_yaml, err)) {
 		store_release(opened);
 		return err->code;
 	}
@@ -177,16 +182,54 @@ int store_open(struct store **store, const char *run_dir, const char *run_id, co
 	return 0;
 }
 
+/* There is a database in the directory, whatever is in it. */
+static int store_must_exist(const struct store *store, const char *run_dir, struct err *err)
+{
+	if (access(store->path, F_OK) == 0)
+		return 0;
+	return err_set(err, ERR_MISSING,
+	               "%s: expected the run directory of a drumroll run, found no drumroll.db "
+	               "in it",
+	               run_dir);
+}
+
+static int store_resume_writer(struct store *store, const char *run_dir, struct err *err)
+{
+	struct stat status;
+	if (store_path_set(store, run_dir, err) || store_must_exist(store, run_dir, err))
+		return err->code;
+	if (stat(store->path, &status) == 0 && status.st_size == 0)
+		return err_set(err, ERR_INVALID, "%s: expected a drumroll store, found an empty file", store->path);
+	return store_open_writer(store, run_dir, 0, err);
+}
+
+int store_resume(struct store **store, const char *run_dir, struct err *err)
+{
+	struct store *opened = xcalloc(1, sizeof(*opened));
+	opened->lock = -1;
+	if (store_resume_writer(opened, run_dir, err)) {
+		store_release(opened);
+		return err->code;
+	}
+	*store = opened;
+	return 0;
+}
+
+int store_set_durability(struct store *store, int durability, struct err *err)
+{
+	store->off = durability == DURABILITY_OFF;
+	if (durability != DURABILITY_POWER)
+		return 0;
+	return store_execute(store, "PRAGMA synchronous = FULL", "cannot write", err);
+}
+
 static int store_open_reader(struct store *store, const char *run_dir, struct err *err)
 {
 	int version;
 	if (store_path_set(store, run_dir, err))
 		return err->code;
-	if (access(store->path, F_OK) != 0)
-		return err_set(err, ERR_MISSING,
-		               "%s: expected the run directory of a drumroll run, found no drumroll.db "
-		               "in it",
-		               run_dir);
+	if (store_must_exist(store, run_dir, err))
+		return err->code;
 	if (store_connect(store, SQLITE_OPEN_READONLY, err) || store_schema_check(store, &version, err))
 		return err->code;
 	if (version == 0)
@@ -209,9 +252,12 @@ int store_open_existing(struct store **store, const char *run_dir, struct err *e
 
 int store_flush(struct store *store, struct err *err)
 {
+	struct timespec now;
 	if (!store->in_transaction)
 		return 0;
-	if (store_execute(store, "COMMIT", "cannot write", err))
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (store_put_number(store, STATE_COMMITTED, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, err) ||
+	    store_execute(store, "COMMIT", "cannot write", err))
 		return err->code;
 	store->in_transaction = false;
 	return 0;
@@ -228,15 +274,18 @@ int store_close(struct store *store, struct err *err)
 }
 
 int store_put_group(struct store *store, uint64_t group_id, const char *prompt_id, int32_t epoch,
-                    int32_t n_samples, bool eval, struct err *err)
+                    int32_t n_samples, bool eval, uint64_t ordinal, struct err *err)
 {
 	sqlite3_stmt *statement = store->statements[PUT_GROUP];
+	if (store->off)
+		return 0;
 	sqlite3_bind_int64(statement, 1, (int64_t)group_id);
 	sqlite3_bind_text(statement, 2, prompt_id, -1, SQLITE_STATIC);
 	sqlite3_bind_int(statement, 3, epoch);
 	sqlite3_bind_int(statement, 4, n_samples);
 	sqlite3_bind_int(statement, 5, eval);
 	sqlite3_bind_int(statement, 6, STORE_PARTIAL);
+	sqlite3_bind_int64(statement, 7, (int64_t)ordinal);
 	return store_run(store, PUT_GROUP, "cannot write a group to", err);
 }
 
@@ -244,6 +293,8 @@ int store_group_state(struct store *store, uint64_t group_id, enum store_state s
                       struct err *err)
 {
 	sqlite3_stmt *group = store->statements[GROUP_STATE];
+	if (store->off)
+		return 0;
 	sqlite3_bind_int64(group, 1, (int64_t)group_id);
 	sqlite3_bind_int(group, 2, (int)state);
 	sqlite3_bind_int64(group, 3, step);
@@ -256,10 +307,30 @@ int store_group_state(struct store *store, uint64_t group_id, enum store_state s
 	return store_run(store, GROUP_TRAJECTORIES, "cannot write a group's state to", err);
 }
 
+int store_put_increment(struct store *store, uint64_t trajectory_id, const struct segment *segment,
+                        const int32_t *tokens, const float *logprobs, struct err *err)
+{
+	sqlite3_stmt *statement = store->statements[PUT_INCREMENT];
+	if (store->off)
+		return 0;
+	sqlite3_bind_int64(statement, 1, (int64_t)trajectory_id);
+	sqlite3_bind_int(statement, 2, segment->start);
+	sqlite3_bind_blob64(statement, 3, tokens, (size_t)segment->length * sizeof(*tokens), SQLITE_STATIC);
+	sqlite3_bind_blob64(statement, 4, logprobs, (size_t)segment->length * sizeof(*logprobs), SQLITE_STATIC);
+	sqlite3_bind_int(statement, 5, segment->version);
+	sqlite3_bind_int(statement, 6, segment->rank);
+	sqlite3_bind_int(statement, 7, segment->mode);
+	sqlite3_bind_int64(statement, 8, (int64_t)store_increment_checksum(segment, tokens, logprobs));
+	return store_run(store, PUT_INCREMENT, "cannot write a sample in flight to", err);
+}
+
 int store_put_delivery(struct store *store, uint64_t batch_id, int64_t step, int64_t version, int n,
-                       struct err *err)
+                       const char *metrics, struct err *err)
 {
 	sqlite3_stmt *statement = store->statements[PUT_DELIVERY];
+	if (store->off)
+		return 0;
+	sqlite3_bind_text(statement, 5, metrics, -1, SQLITE_STATIC);
 	sqlite3_bind_int64(statement, 1, (int64_t)batch_id);
 	sqlite3_bind_int64(statement, 2, step);
 	sqlite3_bind_int64(statement, 3, version);
@@ -269,6 +340,8 @@ int store_put_delivery(struct store *store, uint64_t batch_id, int64_t step, int
 
 int store_ack_delivery(struct store *store, uint64_t batch_id, struct err *err)
 {
+	if (store->off)
+		return 0;
 	sqlite3_bind_int64(store->statements[ACK_DELIVERY], 1, (int64_t)batch_id);
 	return store_run(store, ACK_DELIVERY, "cannot write an acknowledgement to", err);
 }
@@ -282,6 +355,28 @@ int store_put_version(struct store *store, int64_t version, int64_t step, uint64
 	sqlite3_bind_int64(statement, 3, (int64_t)xxh3);
 	sqlite3_bind_int64(statement, 4, (int64_t)bytes);
 	return store_run(store, PUT_VERSION, "cannot write a weight version to", err);
+}
+
+int store_version_kept(struct store *store, int64_t version, struct err *err)
+{
+	if (store->off)
+		return 0;
+	sqlite3_bind_int64(store->statements[VERSION_KEPT], 1, version);
+	return store_run(store, VERSION_KEPT, "cannot write a weight version to", err);
+}
+
+int store_put_number(struct store *store, enum store_number which, int64_t value, struct err *err)
+{
+	static const char *const keys[] = {
+#define X(name, key) key,
+		STORE_STATE_LIST(X)
+#undef X
+	};
+	if (store->off)
+		return 0;
+	sqlite3_bind_text(store->statements[PUT_STATE], 1, keys[which], -1, SQLITE_STATIC);
+	sqlite3_bind_int64(store->statements[PUT_STATE], 2, value);
+	return store_run(store, PUT_STATE, "cannot write the run's state to", err);
 }
 
 int store_put_metrics(struct store *store, int64_t step, const char *json, struct err *err)

@@ -60,12 +60,9 @@ static int put_segments(struct store *store, const struct trajectory *trajectory
 	sqlite3_bind_blob64(statement, at++, trajectory->field, (size_t)trajectory->n_tokens * (bytes), \
 	                    SQLITE_STATIC);
 
-int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state,
-                         struct err *err)
+static int put_row(struct store *store, const struct trajectory *trajectory, uint64_t key, enum store_state state,
+                   struct err *err)
 {
-	uint64_t key = prompt_key(trajectory);
-	if (put_prompt(store, trajectory, key, err))
-		return err->code;
 	sqlite3_stmt *statement = store->statements[PUT_TRAJECTORY];
 	int at = 1;
 	BIND_INT(trajectory->id)
@@ -75,9 +72,33 @@ int store_put_trajectory(struct store *store, const struct trajectory *trajector
 	TRAJECTORY_COLUMNS(BIND_COLUMN)
 	TRAJECTORY_ARRAYS(BIND_ARRAY)
 	TRAJECTORY_OPTIONAL_ARRAYS(BIND_ARRAY)
-	if (store_run(store, PUT_TRAJECTORY, "cannot write a trajectory to", err))
+	return store_run(store, PUT_TRAJECTORY, "cannot write a trajectory to", err);
+}
+
+int store_put_again(struct store *store, const struct trajectory *trajectory, enum store_state state, struct err *err)
+{
+	return store->off ? 0 : put_row(store, trajectory, prompt_key(trajectory), state, err);
+}
+
+int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state,
+                         struct err *err)
+{
+	if (store->off)
+		return 0;
+	uint64_t key = prompt_key(trajectory);
+	if (put_prompt(store, trajectory, key, err) || put_row(store, trajectory, key, state, err))
+		return err->code;
+	sqlite3_bind_int64(store->statements[CLEAR_INCREMENTS], 1, (int64_t)trajectory->id);
+	if (store_run(store, CLEAR_INCREMENTS, "cannot write a trajectory to", err))
 		return err->code;
 	return put_segments(store, trajectory, err);
+}
+
+uint64_t store_increment_checksum(const struct segment *segment, const void *tokens, const void *logprobs)
+{
+	size_t n_bytes = 4 * (size_t)segment->length;
+	uint64_t key = (uint64_t)segment->start << 32 | (uint32_t)segment->version;
+	return XXH3_64bits_withSeed(logprobs, n_bytes, XXH3_64bits_withSeed(tokens, n_bytes, key));
 }
 
 /* NaN is stored as NULL. */
@@ -196,8 +217,17 @@ int store_each_trajectory(struct store *store,
                                       enum store_state state),
                           void *context, struct err *err)
 {
+	return store_each_between(store, (uint64_t)INT64_MIN, INT64_MAX, each, context, err);
+}
+
+int store_each_between(struct store *store, uint64_t first, uint64_t last,
+                       int (*each)(void *context, const struct trajectory *trajectory, enum store_state state),
+                       void *context, struct err *err)
+{
 	sqlite3_stmt *rows = store->statements[GET_TRAJECTORIES];
 	int code = 0, row = SQLITE_DONE;
+	sqlite3_bind_int64(rows, 1, (int64_t)first);
+	sqlite3_bind_int64(rows, 2, (int64_t)last);
 	while (code == 0 && (row = sqlite3_step(rows)) == SQLITE_ROW) {
 		struct trajectory *trajectory = xcalloc(1, sizeof(*trajectory));
 		enum store_state state;

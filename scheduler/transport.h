@@ -25,13 +25,24 @@ struct transport_message {
 /* Initialises MPI (funneled threads, errors returned). */
 int transport_open(struct transport **transport, struct err *err);
 
-/* Waits up to `seconds` for queued sends, then finalises. */
+/* Rank 0 waits up to `seconds` until all others that are not lost are closing too, the others for their queued sends.
+ * Then finalises, but where a rank was lost or has a guard. */
 void transport_close(struct transport *transport, double seconds);
+
+/* MPI has refused a message to this rank: nothing more will reach it. */
+bool transport_is_broken(const struct transport *transport, int rank);
+/* Nothing is expected of this rank any more: nobody waits for what is queued to it, and nobody finalises, which
+ * would wait for it.  What still comes from it is received. */
+void transport_lost(struct transport *transport, int rank);
+/* It speaks again. */
+void transport_found(struct transport *transport, int rank);
+/* Some rank is lost, says one who knows: close without waiting for everybody. */
+void transport_leave_alone(struct transport *transport);
 
 int transport_rank(const struct transport *transport);
 int transport_size(const struct transport *transport);
 
-/* Queue a copy of the bytes. */
+/* Queue a copy of the bytes.  A rank that cannot be reached is no error here, but broken from then on. */
 int transport_send(struct transport *transport, int rank, const void *bytes, size_t n_bytes, struct err *err);
 
 /* Bytes queued and not yet gone to this rank (for backpressure). */

@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "policy/tokenizer.h"
 #include "rollout/cost_file.h"
@@ -17,15 +16,13 @@
 #include "scheduler/bench_report.h"
 #include "scheduler/clock.h"
 #include "scheduler/kv_shipping.h"
+#include "scheduler/leases.h"
+#include "scheduler/patience.h"
 #include "scheduler/rank_messages.h"
+#include "scheduler/worker_weights.h"
 
 enum { IDLE_MS_MAX = 2 };
 static const double TIMED_SECONDS_MAX = 0.1; /* of waiting for a transfer whose rate is wanted */
-
-struct lease {
-	uint64_t trajectory_id, lease;
-	bool keep; /* runs to its end in spite of STOP */
-};
 
 struct worker {
 	const struct config *config;
@@ -36,42 +33,20 @@ struct worker {
 	struct engine_stats reported; /* as the last STATS said */
 	struct tokenizer *tokenizer;
 	struct reward *reward;
-	struct lease *leases; /* [n_leases], what is in the engine */
-	int n_leases, leases_capacity;
+	struct leases leases; /* of what is in the engine */
 	struct kv_shipping shipping;
 	size_t shipped; /* bytes of KV */
 	struct engine_stats told; /* as of the last trajectory sent */
-	struct weights incoming; /* a version on its way; data NULL if none */
-	size_t incoming_bytes;
+	struct worker_weights *weights; /* versions on their way; NULL before START */
+	bool first;             /* no sample has grown under the newest yet */
 	bool quit;
-	double heard; /* when the controller last spoke */
-	double said;  /* when it was last told that samples grow */
+	struct patience patience;
+	double heard;        /* as patience counts, when the controller last spoke */
+	double said;         /* when it was last told that this rank lives */
+	double progress_said; /* clock_seconds() when it was last told what samples in flight have got */
+	double pack_seconds; /* that the policy took to make */
+	uint64_t epoch;      /* of the last RESET */
 };
-
-static struct lease *lease_of(struct worker *w, uint64_t trajectory_id)
-{
-	for (int i = 0; i < w->n_leases; i++)
-		if (w->leases[i].trajectory_id == trajectory_id) return &w->leases[i];
-	return NULL;
-}
-
-static void lease_add(struct worker *w, uint64_t trajectory_id, uint64_t lease)
-{
-	if (w->n_leases == w->leases_capacity) {
-		w->leases_capacity = w->leases_capacity ? 2 * w->leases_capacity : 64;
-		w->leases = xrealloc(w->leases, (size_t)w->leases_capacity * sizeof *w->leases);
-	}
-	w->leases[w->n_leases++] = (struct lease){ .trajectory_id = trajectory_id, .lease = lease };
-}
-
-/* Remove and return its number. */
-static uint64_t lease_end(struct worker *w, uint64_t trajectory_id)
-{
-	struct lease *l = lease_of(w, trajectory_id);
-	uint64_t number = l ? l->lease : 0;
-	if (l) *l = w->leases[--w->n_leases];
-	return number;
-}
 
 /* Frees the trajectory and the parcel. */
 static int send_trajectory(struct worker *w, enum rank_message type, struct trajectory *t, struct kv_parcel *kv,
@@ -88,7 +63,7 @@ static int send_trajectory(struct worker *w, enum rank_message type, struct traj
 	w->told = now;
 	if (kv) cargo.kv = *kv;
 	w->shipped += cargo.kv.n_bytes;
-	int rc = rank_message_send_trajectory(w->transport, 0, w->writer, type, lease_end(w, t->id), t, &cargo, err);
+	int rc = rank_message_send_trajectory(w->transport, 0, w->writer, type, leases_end(&w->leases, t->id), t, &cargo, err);
 	if (kv) kv_parcel_free(kv);
 	trajectory_free(t);
 	return rc;
@@ -118,7 +93,10 @@ static void score(struct worker *w, struct trajectory *t)
 	char *text;
 	size_t n_bytes;
 
-	if (w->config->reward.kind == REWARD_NONE || t->finish == FINISH_ERROR) return;
+	int kind = w->config->reward.kind;
+	const struct lease *l = leases_find(&w->leases, t->id);
+
+	if (kind == REWARD_NONE || kind == REWARD_PROGRAM || t->finish == FINISH_ERROR || (l && l->unscored)) return; /* others score */
 	double start = clock_seconds();
 	if (tokenizer_decode(w->tokenizer, t->tokens + t->n_prompt, (size_t)trajectory_response_length(t), true, &text,
 	                     &n_bytes, &err)) {
@@ -169,14 +147,59 @@ static int read_costs(const struct worker *w, struct speculation_costs *costs, b
 	return found < 0 ? err_context(err, "speculation.costs") : 0;
 }
 
-/* One version, with a quantized copy where the mode wants one. */
-static int worker_pack(const struct worker *w, struct policy **policy, const struct weights *weights,
-                       int64_t version, struct err *err)
+/* Version 0, with a quantized copy where the mode wants one, and what makes those that follow. */
+static int make_policy(struct worker *w, const struct weights *weights, struct err *err)
 {
 	struct draft_options draft = draft_options_of(&w->config->speculation, w->config->rollout.mode);
-	bool quantize = w->config->rollout.mode != ROLLOUT_EXACT;
+	const struct draft_options *drafts = w->config->rollout.mode != ROLLOUT_EXACT ? &draft : NULL;
+	int n_threads = (int)w->config->worker.threads;
 
-	return policy_create(policy, weights, version, quantize ? &draft : NULL, (int)w->config->worker.threads, err);
+	w->weights = worker_weights_open(&weights->config, drafts, n_threads, w->config, w->transport, w->writer);
+	return policy_create(&w->policy, weights, 0, drafts, n_threads, err);
+}
+
+static int say_ready(struct worker *w, struct err *err)
+{
+	const struct config *c = w->config;
+	struct engine_stats stats;
+
+	engine_stats_read(w->engine, &stats);
+	rank_message_begin(w->writer, RANK_READY, 9);
+	message_key(w->writer, "active");
+	message_put_int(w->writer, c->worker.max_active);
+	message_key(w->writer, "capacity");
+	message_put_int(w->writer, c->worker.max_active + c->scheduler.rank_backlog);
+	message_key(w->writer, "threads");
+	message_put_int(w->writer, c->worker.threads);
+	message_key(w->writer, "cpu");
+	message_put_text(w->writer, kernels_best()->name);
+	message_key(w->writer, "weight_bytes");
+	message_put_uint(w->writer, w->policy->bytes);
+	message_key(w->writer, "kv_pages");
+	message_put_int(w->writer, stats.kv_pages_max);
+	message_key(w->writer, "version");
+	message_put_int(w->writer, w->policy->version);
+	message_key(w->writer, "pack_seconds");
+	message_put_real(w->writer, w->pack_seconds);
+	message_key(w->writer, "epoch");
+	message_put_uint(w->writer, w->epoch);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+/* The controller had given this rank up: others have what it held, and it begins anew. */
+static int on_reset(struct worker *w, const struct message_node *root, struct err *err)
+{
+	struct trajectory *t;
+	int rc = message_get_uint(root, "epoch", &w->epoch, err);
+
+	if (rc || !w->engine) return rc;
+	for (int i = 0; i < w->leases.n; i++) engine_discard(w->engine, w->leases.items[i].trajectory_id);
+	w->leases.n = 0;
+	while ((t = engine_take_finished(w->engine))) trajectory_free(t);
+	engine_stats_read(w->engine, &w->told);
+	w->reported = w->told;
+	worker_weights_forget(w->weights);
+	return say_ready(w, err);
 }
 
 static int on_start(struct worker *w, const struct message_node *root, struct err *err)
@@ -190,7 +213,9 @@ static int on_start(struct worker *w, const struct message_node *root, struct er
 	if (!rc) rc = reward_open(&w->reward, &c->reward, err);
 	if (!rc) rc = weights_open(&weights, c->model.path, err);
 	if (rc) return rc;
-	rc = worker_pack(w, &w->policy, &weights, 0, err);
+	double start = clock_seconds();
+	rc = make_policy(w, &weights, err);
+	w->pack_seconds = clock_seconds() - start;
 	weights_free(&weights);
 	if (rc) return rc;
 
@@ -219,23 +244,8 @@ static int on_start(struct worker *w, const struct message_node *root, struct er
 	if (!rc) rc = engine_open(&w->engine, w->policy, &options, (int)context, err);
 	if (rc) return rc;
 
-	struct engine_stats stats;
-	engine_stats_read(w->engine, &stats);
 	w->shipping.mode = c->scheduler.migrate_kv;
-	rank_message_begin(w->writer, RANK_READY, 6);
-	message_key(w->writer, "active");
-	message_put_int(w->writer, c->worker.max_active);
-	message_key(w->writer, "capacity");
-	message_put_int(w->writer, c->worker.max_active + c->scheduler.rank_backlog);
-	message_key(w->writer, "threads");
-	message_put_int(w->writer, c->worker.threads);
-	message_key(w->writer, "cpu");
-	message_put_text(w->writer, kernels_best()->name);
-	message_key(w->writer, "weight_bytes");
-	message_put_uint(w->writer, w->policy->bytes);
-	message_key(w->writer, "kv_pages");
-	message_put_int(w->writer, stats.kv_pages_max);
-	return rank_message_send(w->transport, 0, w->writer, err);
+	return say_ready(w, err);
 }
 
 static int on_lease(struct worker *w, const struct message_node *root, struct err *err)
@@ -248,7 +258,8 @@ static int on_lease(struct worker *w, const struct message_node *root, struct er
 	int rc = rank_message_get_cargo(root, &cargo, err);
 	if (!rc) rc = rank_message_get_trajectory(root, &lease, &t, err);
 	if (rc) return rc;
-	lease_add(w, t->id, lease);
+	leases_add(&w->leases, t->id, lease, t->n_tokens);
+	leases_find(&w->leases, t->id)->unscored = cargo.unscored;
 	engine_add_with_kv(w->engine, t, &cargo.kv);
 	return 0;
 }
@@ -278,18 +289,18 @@ static int on_stop(struct worker *w, const struct message_node *root, struct err
 	size_t shipped = w->shipped;
 
 	if (n_keep < 0) return err_set(err, ERR_MISSING, "field 'keep' (an array) is missing in STOP");
-	for (int i = 0; i < w->n_leases; i++) w->leases[i].keep = false;
+	for (int i = 0; i < w->leases.n; i++) w->leases.items[i].keep = false;
 	for (uint32_t i = 0; i < (uint32_t)n_keep; i++) {
 		uint64_t id;
 		int rc = message_get_uint(message_item(keep, i), "id", &id, err);
 		if (rc) return rc;
-		struct lease *l = lease_of(w, id);
+		struct lease *l = leases_find(&w->leases, id);
 		if (l) l->keep = true;
 	}
-	for (int i = w->n_leases - 1; i >= 0; i--) {
-		if (w->leases[i].keep) continue;
+	for (int i = w->leases.n - 1; i >= 0; i--) {
+		if (w->leases.items[i].keep) continue;
 		/* Without a trainer the next step has the same weights. */
-		int rc = give_back(w, w->leases[i].trajectory_id, RANK_PARTIAL, w->config->trainer.kind == TRAINER_NONE, err);
+		int rc = give_back(w, w->leases.items[i].trajectory_id, RANK_PARTIAL, w->config->trainer.kind == TRAINER_NONE, err);
 		if (rc) return rc;
 	}
 	time_shipping(w, start, shipped);
@@ -304,10 +315,10 @@ static int on_cancel(struct worker *w, const struct message_node *root, struct e
 	int rc = message_get_uint(root, "id", &id, err);
 	if (!rc) rc = message_get_uint(root, "lease", &lease, err);
 	if (rc) return rc;
-	const struct lease *l = lease_of(w, id);
+	const struct lease *l = leases_find(&w->leases, id);
 	if (!l || l->lease != lease) return 0;
 	engine_discard(w->engine, id);
-	lease_end(w, id);
+	leases_end(&w->leases, id);
 	return 0;
 }
 
@@ -331,56 +342,53 @@ static int on_recall(struct worker *w, const struct message_node *root, struct e
 	return rank_message_send(w->transport, 0, w->writer, err);
 }
 
-/* The version is complete: pack, requantize, go on under it. */
-static int adopt(struct worker *w, int64_t version, uint64_t xxh3, struct err *err)
+static int say_updated(struct worker *w, int64_t version, double seconds, struct err *err)
 {
-	double start = clock_seconds();
-	uint64_t got = XXH3_64bits(w->incoming.data, w->incoming_bytes);
-	struct policy *policy;
-
-	if (got != xxh3)
-		return err_set(err, ERR_INVALID, "weights of version %lld arrived damaged: expected XXH3 %016llx, found %016llx",
-		               (long long)version, (unsigned long long)xxh3, (unsigned long long)got);
-	int rc = worker_pack(w, &policy, &w->incoming, version, err);
-	weights_free(&w->incoming);
-	w->incoming.data = NULL;
-	if (rc) return rc;
-	engine_set_policy(w->engine, policy, w->config->scheduler.kv == WEIGHTS_KEEP_KV);
-	policy_free(w->policy);
-	w->policy = policy;
-
-	rank_message_begin(w->writer, RANK_UPDATED, 2);
+	rank_message_begin(w->writer, RANK_UPDATED, 3);
 	message_key(w->writer, "version");
 	message_put_int(w->writer, version);
 	message_key(w->writer, "seconds");
-	message_put_real(w->writer, clock_seconds() - start);
+	message_put_real(w->writer, seconds);
+	message_key(w->writer, "requantize");
+	message_put_real(w->writer, worker_weights_seconds(w->weights));
 	return rank_message_send(w->transport, 0, w->writer, err);
 }
 
-static int on_weights(struct worker *w, const struct message_node *root, struct err *err)
+/* Part of a version; with its commit the engine goes on under it. */
+static int on_weights(struct worker *w, enum rank_message type, const struct message_node *root, struct err *err)
 {
-	int64_t version, offset, total;
-	uint64_t xxh3;
-	const void *data;
-	size_t n_data;
+	double start = clock_seconds();
+	struct policy *policy;
+	int64_t committed;
 
-	int rc = message_get_int(root, "version", 0, INT64_MAX, &version, err);
-	if (!rc) rc = message_get_int(root, "offset", 0, INT64_MAX, &offset, err);
-	if (!rc) rc = message_get_int(root, "bytes", 0, INT64_MAX, &total, err);
-	if (!rc) rc = message_get_uint(root, "xxh3", &xxh3, err);
-	if (!rc) rc = message_get_bin(root, "data", &data, &n_data, err);
-	if (rc) return rc;
-	if (offset == 0) {
-		if (w->incoming.data) weights_free(&w->incoming);
-		weights_alloc(&w->incoming, &w->policy->config);
-		w->incoming_bytes = 2 * w->incoming.n_elements;
+	if (!w->weights) return err_set(err, ERR_PEER, "weights came before START");
+	int rc = worker_weights_take(w->weights, type, root, w->policy->version, &policy, &committed, err);
+	if (rc || committed < 0) return rc;
+	if (policy) {
+		engine_set_policy(w->engine, policy, w->config->scheduler.kv == WEIGHTS_KEEP_KV);
+		policy_free(w->policy);
+		w->policy = policy;
+		w->first = true;
 	}
-	if (!w->incoming.data || (size_t)total != w->incoming_bytes || (size_t)offset + n_data > w->incoming_bytes)
-		return err_set(err, ERR_INVALID, "weights of version %lld do not fit: expected %zu bytes, found %zu at %lld of %lld",
-		               (long long)version, w->incoming_bytes, n_data, (long long)offset, (long long)total);
-	memcpy((char *)w->incoming.data + offset, data, n_data);
-	if ((size_t)offset + n_data < w->incoming_bytes) return 0;
-	return adopt(w, version, xxh3, err);
+	return say_updated(w, committed, clock_seconds() - start, err);
+}
+
+static int say_first(struct worker *w, struct err *err)
+{
+	w->first = false;
+	rank_message_begin(w->writer, RANK_FIRST, 1);
+	message_key(w->writer, "version");
+	message_put_int(w->writer, w->policy->version);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+static void on_quit(struct worker *w, const struct message_node *root)
+{
+	struct err err;
+	int64_t alone;
+
+	w->quit = true;
+	if (message_get_int(root, "alone", 0, 1, &alone, &err) || alone) transport_leave_alone(w->transport);
 }
 
 static int on_message(struct worker *w, const struct transport_message *m, struct err *err)
@@ -398,53 +406,115 @@ static int on_message(struct worker *w, const struct transport_message *m, struc
 	case RANK_STOP: rc = on_stop(w, root, err); break;
 	case RANK_CANCEL: rc = on_cancel(w, root, err); break;
 	case RANK_RECALL: rc = on_recall(w, root, err); break;
-	case RANK_WEIGHTS: rc = on_weights(w, root, err); break;
+	case RANK_WEIGHTS_BEGIN:
+	case RANK_WEIGHTS:
+	case RANK_WEIGHTS_TENSOR:
+	case RANK_WEIGHTS_COMMIT:
+	case RANK_WEIGHTS_DROP: rc = on_weights(w, (enum rank_message)type, root, err); break;
 	case RANK_ALIVE: break;
-	case RANK_QUIT: w->quit = true; break;
+	case RANK_RESET: rc = on_reset(w, root, err); break;
+	case RANK_QUIT: on_quit(w, root); break;
 	default: rc = err_set(err, ERR_PEER, "the controller sent message type %lld, which is a worker's", (long long)type);
 	}
 	message_close(message);
 	return rc;
 }
 
+struct progress {
+	struct worker *worker;
+	uint32_t n;
+	bool put;
+};
+
+static void each_progress(void *context, const struct trajectory *t)
+{
+	struct progress *p = context;
+	struct lease *l = leases_find(&p->worker->leases, t->id);
+
+	if (!l || t->n_tokens <= l->told || t->finish != FINISH_NONE) return;
+	p->n++;
+	if (!p->put) return;
+	rank_message_put_increment(p->worker->writer, l->lease, t, l->told);
+	l->told = t->n_tokens;
+}
+
+/* What samples in flight have got, so that a crash of the controller does not lose it. */
+static int say_progress(struct worker *w, struct err *err)
+{
+	const struct config_run *run = &w->config->run;
+	struct progress p = { .worker = w };
+	double now = clock_seconds();
+
+	if (now - w->progress_said < run->commit_seconds / 2 || run->durability == DURABILITY_OFF ||
+	    w->config->rollout.mode == ROLLOUT_QUANTIZED) return 0;
+	w->progress_said = now;
+	engine_each_pending(w->engine, each_progress, &p);
+	if (p.n == 0) return 0;
+	rank_message_begin(w->writer, RANK_PROGRESS, 1);
+	message_key(w->writer, "samples");
+	message_begin_array(w->writer, p.n);
+	p.put = true;
+	engine_each_pending(w->engine, each_progress, &p);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
 static int say_alive(struct worker *w, struct err *err)
 {
-	if (w->heard - w->said < rank_alive_seconds(w->config->run.stall_seconds)) return 0;
-	w->said = w->heard;
-	rank_message_begin(w->writer, RANK_ALIVE, 0);
+	struct engine_stats stats = { 0 };
+	double now = clock_seconds();
+
+	if (now - w->said < rank_alive_seconds(&w->config->cluster)) return 0;
+	w->said = now;
+	if (w->engine) engine_stats_read(w->engine, &stats);
+	rank_message_begin(w->writer, RANK_ALIVE, 1);
+	message_key(w->writer, "rounds");
+	message_put_uint(w->writer, stats.rounds);
 	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+/* Before START it reads prompts, which may take it long, and says nothing. */
+static int keep_in_touch(struct worker *w, struct err *err)
+{
+	double limit = w->engine ? w->config->cluster.controller_seconds : w->config->run.stall_seconds;
+
+	patience_turn(&w->patience);
+	if (transport_is_broken(w->transport, 0))
+		return err_set(err, ERR_TIMEOUT, "rank %d has lost its connection to the controller and ends", transport_rank(w->transport));
+	if (w->patience.seconds - w->heard <= limit) return say_alive(w, err);
+	return err_set(err, ERR_TIMEOUT, "rank %d heard nothing from the controller for %.1f s (%s) and ends",
+	               transport_rank(w->transport), w->patience.seconds - w->heard,
+	               w->engine ? "cluster.controller_seconds" : "run.stall_seconds");
 }
 
 static int serve(struct worker *w, struct err *err)
 {
 	double idle_ms = 0;
 
-	w->heard = clock_seconds();
 	while (!w->quit) {
 		struct transport_message m;
 		bool busy = false;
 		int rc = 0;
 		while (!rc && !w->quit && transport_poll(w->transport, &m)) {
 			busy = true;
-			w->heard = clock_seconds();
+			w->heard = w->patience.seconds;
 			rc = on_message(w, &m, err);
 			free(m.bytes);
+			if (!rc) rc = say_alive(w, err);
 		}
 		if (!rc && !w->quit && w->engine && engine_pending(w->engine)) {
 			busy = true;
-			w->heard = clock_seconds();
-			if (engine_round(w->engine) > 0) rc = say_alive(w, err);
+			if (engine_round(w->engine) > 0 && w->first) rc = say_first(w, err);
+			if (!rc) rc = say_progress(w, err);
 		}
+		if (!rc && w->weights) rc = worker_weights_pump(w->weights, &busy, err);
 		/* Also without a round: a sample that cannot be generated is finished as soon as it is added. */
 		if (!rc && !w->quit && w->engine) rc = send_finished(w, err);
+		if (!rc && !w->quit) rc = keep_in_touch(w, err);
 		if (rc) return rc;
 		if (busy) {
 			idle_ms = 0;
 			continue;
 		}
-		if (clock_seconds() - w->heard > w->config->run.stall_seconds)
-			return err_set(err, ERR_TIMEOUT, "rank %d heard nothing from the controller for %.0f s", transport_rank(w->transport),
-			               clock_seconds() - w->heard);
 		idle_ms = idle_ms < IDLE_MS_MAX ? idle_ms + 0.1 : IDLE_MS_MAX;
 		clock_sleep_ms(idle_ms);
 	}
@@ -485,13 +555,17 @@ int worker_run(struct transport *transport, const struct config *config)
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	int rc = serve(&w, &err);
-	if (rc) tell_failure(&w, &err);
+	if (rc) transport_leave_alone(transport);
+	if (rc == ERR_TIMEOUT) {
+		transport_lost(transport, 0);
+		fprintf(stderr, "drumroll: %s\n", err.text);
+	} else if (rc) tell_failure(&w, &err);
 	if (w.engine) engine_close(w.engine);
 	policy_free(w.policy);
-	if (w.incoming.data) weights_free(&w.incoming);
+	worker_weights_close(w.weights);
 	if (w.tokenizer) tokenizer_close(w.tokenizer);
 	if (w.reward) reward_close(w.reward);
-	free(w.leases);
+	free(w.leases.items);
 	message_writer_close(w.writer);
 	return rc ? 1 : 0;
 }

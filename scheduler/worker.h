@@ -5,8 +5,8 @@
 #include "configs/config.h"
 #include "scheduler/transport.h"
 
-/* Serves the controller (rank 0) until it says QUIT or goes silent for run.stall_seconds; returns the
- * exit status.  Errors are told to the controller, which prints them. */
+/* Serves the controller (rank 0) until it says QUIT, or is silent for cluster.controller_seconds (before START for
+ * run.stall_seconds); returns the exit status.  Errors are told to the controller, which prints them. */
 int worker_run(struct transport *transport, const struct config *config);
 
 #endif
