@@ -12,7 +12,7 @@ FOLDERS := configs quant policy rollout trainer_bridge scheduler
 
 PACKAGES := mpich libuv msgpack libcyaml yaml-0.1 jansson libpcre2-8 libutf8proc sqlite3 libzstd libxxhash openblas cmocka
 DEBIAN   := gcc make pkg-config mpich libmpich-dev libuv1-dev libmsgpack-dev libcyaml-dev libyaml-dev libjansson-dev \
-            libpcre2-dev libutf8proc-dev libsqlite3-dev libzstd-dev libxxhash-dev libopenblas-openmp-dev libcmocka-dev python3 python3-msgpack
+            libpcre2-dev libutf8proc-dev libsqlite3-dev libzstd-dev libxxhash-dev libopenblas-openmp-dev libcmocka-dev python3 python3-msgpack python3-numpy
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wcast-qual -Wformat=2 \
         -Wno-missing-field-initializers
@@ -32,11 +32,15 @@ UNIT    := $(foreach f,$(FOLDERS),$(wildcard tests/$(f)/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$(BUILD)/%)
 SUPPORT := $(BUILD)/libsupport.a
 FUZZ    := $(wildcard tests/fuzz/fuzz_*.c)
-FUZZED  := $(wildcard policy/tokenizer*.c) policy/utf8.c policy/file.c policy/safetensors.c configs/err.c
+FUZZED  := $(wildcard configs/*.c policy/tokenizer*.c policy/chat*.c policy/jinja*.c rollout/prompts*.c scheduler/verifier_lines.c) \
+           policy/utf8.c policy/file.c policy/safetensors.c rollout/trajectory.c rollout/noise.c \
+           trainer_bridge/frame.c trainer_bridge/message.c trainer_bridge/codec.c scheduler/rank_messages.c scheduler/transport.c
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ))
 FUZZ_SECONDS ?= 600
+SIM_SEEDS ?= 2000000
 BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: help run test test-all bench fuzz build unit deps clean quickstart-model
+.PHONY: help run run-torch test test-all bench fuzz sim build unit deps clean quickstart-model
 .DEFAULT_GOAL := help
 
 ## help: this list
@@ -48,6 +52,26 @@ run: deps
 	@[ -x build/drumroll ] || echo "building build/drumroll (about a minute)"
 	$(Q)$(MAKE) --no-print-directory build
 	$(Q)mpirun -n 3 build/drumroll run configs/quickstart/run.yaml $(ARGS)
+
+## run-torch: the same with a GRPO trainer in PyTorch (trainer_bridge/python/examples); installs Debian's python3-torch
+TORCH_STEPS ?= 40
+run-torch: deps
+	$(Q)python=; for p in python3 /usr/bin/python3; do \
+	  [ -n "$$python" ] || ! $$p -c 'import torch, msgpack, numpy' 2>/dev/null || python=$$p; done; \
+	if [ -z "$$python" ]; then \
+	  command -v apt-get >/dev/null || { echo "run-torch: needs a Python with torch, msgpack and numpy; this machine has no apt-get" >&2; exit 1; }; \
+	  echo "run-torch: installing python3-torch (some 700 MB)"; sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update -q >build-deps.log 2>&1 && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-torch python3-msgpack python3-numpy >>build-deps.log 2>&1 || { \
+	    tail -n 20 build-deps.log >&2; echo "run-torch: apt-get failed; the whole log is build-deps.log" >&2; exit 1; }; \
+	  rm -f build-deps.log; python=/usr/bin/python3; fi; \
+	$(MAKE) --no-print-directory build || exit 1; \
+	dir=runs/quickstart-torch; n=2; while [ -e $$dir ]; do dir=runs/quickstart-torch-$$n; n=$$((n + 1)); done; \
+	mpirun -n 3 build/drumroll run configs/quickstart/run.yaml --set run.dir=$$dir --set run.steps=$(TORCH_STEPS) \
+	  --set eval.every=10 --set trainer.kind=external & run=$$!; \
+	$$python -B trainer_bridge/python/examples/grpo_torch.py unix:$$dir/bridge.sock configs/quickstart \
+	  --metrics $$dir/trainer_metrics.jsonl $(ARGS) || { kill $$run; wait $$run; exit 1; }; \
+	wait $$run
 
 ## test: install what is missing, build, and run every test
 test: deps
@@ -63,16 +87,22 @@ bench: deps
 	$(Q)$(MAKE) --no-print-directory build $(BENCH_BIN)
 	$(Q)for b in "$(BUILD)/drumroll bench kernels" $(BENCH_BIN); do echo "== $$b"; $$b || echo "$$b: exit status $$?"; done
 
-## fuzz: fuzz the parsers of model files with clang's libFuzzer, FUZZ_SECONDS (600) each; findings go to build/fuzz
+## fuzz: fuzz the parsers with clang's libFuzzer, FUZZ_SECONDS (600) each; findings go to build/fuzz
 fuzz: deps
 	$(Q)command -v clang >/dev/null || { echo "fuzz: clang is missing, whose libFuzzer this needs: apt-get install clang" >&2; exit 1; }
-	$(Q)for f in $(FUZZ); do \
-	  t=$$(basename $$f .c); mkdir -p build/fuzz/$$t.found; \
-	  clang $(filter-out -fopenmp,$(BASE)) $(PKG_CFLAGS) -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-	    $$f $(FUZZED) $(PKG_LIBS) -o build/fuzz/$$t && \
-	  build/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -dict=tests/fuzz/$${t#fuzz_}.dict -timeout=60 \
-	    -artifact_prefix=build/fuzz/ build/fuzz/$$t.found tests/fuzz/$${t#fuzz_} || exit 1; \
+	$(Q)$(MAKE) --no-print-directory $(FUZZ_BIN)
+	$(Q)for f in $(FUZZ_BIN); do \
+	  t=$${f#build/fuzz/fuzz_}; mkdir -p $$f.found; dict=; [ ! -f tests/fuzz/$$t.dict ] || dict=-dict=tests/fuzz/$$t.dict; \
+	  $$f -max_total_time=$(FUZZ_SECONDS) -max_len=4096 $$dict -timeout=60 -artifact_prefix=$$f. $$f.found tests/fuzz/$$t || exit 1; \
 	done
+
+## sim: the scheduler in SIM_SEEDS (2000000) hostile worlds beyond those of `make test`, from SIM_FIRST on, on every core
+sim: deps
+	$(Q)$(MAKE) --no-print-directory $(BUILD)/tests/scheduler/test_simulator
+	$(Q)n=$$(nproc); each=$$((($(SIM_SEEDS) + n - 1) / n)); first=$(or $(SIM_FIRST),20001); pids=; \
+	for i in $$(seq 0 $$((n - 1))); do \
+	  SIM_FIRST=$$((first + i * each)) SIM_SEEDS=$$each $(BUILD)/tests/scheduler/test_simulator & pids="$$pids $$!"; done; \
+	status=0; for p in $$pids; do wait $$p || status=1; done; exit $$status
 
 ## build: the program at build/drumroll (VARIANT=release|asan|tsan puts others below build/VARIANT)
 build: $(BUILD)/drumroll
@@ -107,7 +137,7 @@ clean:
 	$(Q)rm -rf build
 
 # Below: only evaluated where something is compiled.
-ifneq ($(filter build unit fuzz $(BUILD)/%,$(MAKECMDGOALS)),)
+ifneq ($(filter build unit $(BUILD)/% build/fuzz/%,$(MAKECMDGOALS)),)
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES))
 PKG_LIBS   := $(shell pkg-config --libs $(PACKAGES))
 endif
@@ -147,7 +177,15 @@ $(foreach f,$(FOLDERS),$(foreach t,$(wildcard tests/$(f)/test_*.c),$(eval $(call
 $(foreach t,$(wildcard tests/bench/bench_*.c),$(eval $(call UNIT_TEST,$(t),scheduler)))
 
 # A fuzz target with a main that replays its corpus.
-$(FUZZ:%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/replay.o $(call upto,policy)
+$(FUZZ:%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/replay.o $(call upto,scheduler)
 	$(Q)$(CC) $(LDFLAGS_ALL) $^ $(PKG_LIBS) -lm -o $@
+
+# The same with libFuzzer's main; what it watches is compiled for it.
+FUZZ_FLAGS := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
+build/fuzz/%.o: %.c Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)clang $(filter-out -fopenmp,$(BASE)) $(PKG_CFLAGS) $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c $< -o $@
+$(FUZZ_BIN): build/fuzz/%: build/fuzz/tests/fuzz/%.o $(FUZZED:%.c=build/fuzz/%.o)
+	$(Q)clang $(FUZZ_FLAGS) -fsanitize=fuzzer $^ $(PKG_LIBS) -lm -o $@
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -2,7 +2,8 @@
 
 They are two models in turn; SECONDS is how long it is at a batch before.
 Writes the second model to OTHER_DIR first: MODEL_DIR with other norms.  Odd versions are that one, even ones (and the
-run's own version 0) MODEL_DIR, so whoever knows a token's version has the weights that drew it.
+run's own version 0) MODEL_DIR, so whoever knows a token's version has the weights that drew it.  A second process goes
+on where the first was ended.  With TRAINER_RECORD in the environment every batch is written there before it is answered.
 """
 import json
 import os
@@ -33,16 +34,20 @@ def main():
             for low in range(start, end, 2):
                 data[low] ^= 8  # of bf16's 7 bits of mantissa the fourth: up to 6 %
     weights[1] = tensors()
-    os.makedirs(other)
+    os.makedirs(other, exist_ok=True)
     for file in os.listdir(model):
         if file.endswith(".json") and "tok" in file or file in ("config.json", "generation_config.json"):
             shutil.copy(os.path.join(model, file), other)
     with open(os.path.join(other, "model.safetensors"), "wb") as f:
         f.write(data)
 
-    version = 0
+    record = os.environ.get("TRAINER_RECORD")
     with Client(address, name="alternating", timeout=60) as client:
+        version = client.version
         for batch in client.batches():
+            if record:
+                with open(record, "a") as f:
+                    f.write(json.dumps({"batch": batch.batch_id, "ids": [t.id for t in batch.trajectories]}) + "\n")
             time.sleep(seconds)
             for _ in range(int(n_versions)):
                 version += 1

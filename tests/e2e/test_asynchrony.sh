@@ -81,7 +81,7 @@ slow=scalar
 [ "${VARIANT:-release}" = release ] || slow=${DRUMROLL_CPU:-} # slow enough
 python=''
 for p in python3 /usr/bin/python3; do
-	if [ -z "$python" ] && $p -c 'import msgpack' 2>/dev/null; then python=$p; fi
+	if [ -z "$python" ] && $p -c 'import msgpack, numpy' 2>/dev/null; then python=$p; fi
 done
 if [ -z "$python" ]; then echo "skip new weights in flight no Python with msgpack (Debian: python3-msgpack)"; exit 0; fi
 # served NAME VERSIONS_PER_BATCH [--set ...]

@@ -29,6 +29,11 @@ refuse "group of one with a group estimator" "group_size" $(run --set advantage.
 refuse "no worker" "worker|mpirun" "$DRUMROLL" run $Q/run.yaml --set run.dir="$TEST_TMP/alone"
 refuse "bridge address of no kind" "bridge.listen.*unix:PATH" $(run --set bridge.listen=foo:1)
 refuse "public address without a secret" "secret" $(run --set bridge.listen=tcp:0.0.0.0:0)
+refuse "submitted prompts without a trainer" "data.source .*trainer.kind is none" $(run --set data.source=both --set trainer.kind=none)
+refuse "a reference trainer submits nothing" "reference trainer submits no prompts" $(run --set data.source=trainer)
+refuse "kept versions without a trainer" "weights.keep_versions" $(run --set weights.keep_versions=2 --set trainer.kind=none)
+refuse "score of neither model nor run" "expected --model or --run" "$DRUMROLL" score --in $Q/heldout.jsonl
+refuse "score of a run that kept nothing" "config.yaml" "$DRUMROLL" score --run "$TEST_TMP/norun" --in $Q/heldout.jsonl
 refuse "template kwargs that are no JSON" "data.template_kwargs: expected a JSON object such as" $(run --set data.template_kwargs={thinking:False})
 refuse "template kwargs as a YAML mapping" "kwargs.yaml:2: .*template_kwargs" "$DRUMROLL" config "$TEST_TMP/kwargs.yaml"
 

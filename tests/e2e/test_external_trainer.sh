@@ -6,9 +6,9 @@ DRUMROLL=${DRUMROLL:-build/drumroll}
 TEST_TMP=${TEST_TMP:-$(mktemp -d)}
 python=''
 for p in python3 /usr/bin/python3; do
-	if [ -z "$python" ] && $p -c 'import msgpack' 2>/dev/null; then python=$p; fi
+	if [ -z "$python" ] && $p -c 'import msgpack, numpy' 2>/dev/null; then python=$p; fi
 done
-if [ -z "$python" ]; then echo "skip external trainer no Python with msgpack (Debian: python3-msgpack)"; exit 0; fi
+if [ -z "$python" ]; then echo "skip external trainer no Python with msgpack and numpy (Debian: python3-msgpack, python3-numpy)"; exit 0; fi
 
 # The first evaluation is long enough for the trainer to be there before the first step.
 timeout 700 mpirun -n 3 "$DRUMROLL" run configs/quickstart/run.yaml --set run.dir="$TEST_TMP/run" --set run.steps=3 \

@@ -214,6 +214,41 @@ static void test_failed_members_are_left_out(void **state)
 	assert_true(group.out.degenerate);
 }
 
+/* A member without a reward has no part in anything: the others get what they would get without it. */
+static void test_failed_members_change_nothing_for_the_others(void **state)
+{
+	(void)state;
+	uint32_t random = 11;
+	for (int round = 0; round < 640; round++) {
+		struct group with, without;
+		double all[9], valid[9];
+		int n_valid = 0;
+		for (int i = 0; i < 9; i++) {
+			random = random * 1664525u + 1013904223u;
+			bool lost = random >> 30 == 0;
+			all[i] = lost ? failed : round % 2 ? (random >> 8) / 1e6 : (double)(random >> 24 & 1);
+			if (!lost) valid[n_valid++] = all[i];
+		}
+		if (n_valid < 2) continue;
+		struct config_advantage options = options_of(round % 4, round / 4 % 4);
+		compute(&with, &options, all, 9);
+		compute(&without, &options, valid, n_valid);
+		for (int i = 0, k = 0; i < 9; i++) {
+			const struct trajectory *member = &with.members[i], *same = &without.members[k];
+			if (isnan(all[i])) {
+				assert_true(!member->has_advantage && !member->pivot && member->advantage == 0 && member->loss_weight == 0);
+				continue;
+			}
+			k++;
+			assert_memory_equal(&member->advantage, &same->advantage, sizeof(float));
+			assert_memory_equal(&member->baseline, &same->baseline, sizeof(float));
+			assert_true(member->pivot == same->pivot && member->loss_weight == same->loss_weight);
+			assert_true(member->scale == same->scale);
+		}
+		assert_true(with.out.baseline == without.out.baseline && with.out.degenerate == without.out.degenerate);
+	}
+}
+
 /* Any order of arrival gives the same bits; so does any numbering with gaps. */
 static void test_order_of_arrival_changes_no_bit(void **state)
 {
@@ -269,6 +304,7 @@ int main(void)
 		cmocka_unit_test(test_rloo),
 		cmocka_unit_test(test_equal_rewards_are_degenerate),
 		cmocka_unit_test(test_failed_members_are_left_out),
+		cmocka_unit_test(test_failed_members_change_nothing_for_the_others),
 		cmocka_unit_test(test_order_of_arrival_changes_no_bit),
 		cmocka_unit_test(test_samples_to_draw),
 	};

@@ -283,6 +283,29 @@ static void test_open_sample(void **state)
 	trajectory_free(t);
 }
 
+/* A prompt's own limit lowers that of the run, is on record with the sample, and is no meta. */
+static void test_own_limits(void **state)
+{
+	struct world *w = *state;
+	const struct sampling_options sampling = {.temperature = 1};
+	static const int32_t expected[] = {10, 3, 10, 10};
+
+	expect_loaded(w, "{\"prompt\": \"the\"}\n{\"prompt\": \"the\", \"max_tokens\": 3}\n"
+	              "{\"prompt\": \"the\", \"max_tokens\": 11}\n{\"prompt\": \"the\", \"max_tokens\": null}\n", &plain, 4);
+	for (int i = 0; i < 4; i++) {
+		struct trajectory *t = prompts_open_sample(&w->prompts.items[i], 1, 0, 1, 0, 1, &sampling, 10);
+		assert_int_equal(t->max_tokens, expected[i]);
+		assert_null(t->meta);
+		trajectory_free(t);
+	}
+	static const char *const bad[] = {"0", "-1", "2147483648", "1.5", "\"8\"", "[8]"};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		char line[64];
+		snprintf(line, sizeof line, "{\"prompt\": \"the\", \"max_tokens\": %s}", bad[i]);
+		expect_refused(w, line, &plain, ERR_INVALID, "max_tokens must be a whole number from 1 to 2147483647");
+	}
+}
+
 /* The whole of a published set with a published tokenizer. */
 static void test_gsm8k(void **state)
 {
@@ -314,6 +337,7 @@ int main(void)
 		cmocka_unit_test(test_order_is_a_permutation),
 		cmocka_unit_test(test_order_is_fair),
 		cmocka_unit_test_setup_teardown(test_open_sample, world_open, world_close),
+		cmocka_unit_test_setup_teardown(test_own_limits, world_open, world_close),
 		cmocka_unit_test_setup_teardown(test_gsm8k, world_open, world_close),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -253,41 +253,179 @@ static void test_what_cannot_be_verified_is_an_error(void **state)
 	assert_error(steps, "12", "{\"steps\":[\"a\",3]}", "x", ERR_INVALID, "item 2");
 }
 
+static void test_math(void **state)
+{
+	(void)state;
+	struct config_reward options = options_of(REWARD_MATH, NULL);
+	static const struct { const char *answer, *response; } same[] = {
+		{ "1/2", "so \\boxed{\\frac{1}{2}}." }, { "1/2", "\\boxed{0.5}" }, { "\\frac12", "\\boxed{\\dfrac{2}{4}}" },
+		{ "\\boxed{3}", "first \\boxed{4}, no: \\boxed{3}" }, { "42", "a\n#### 42" }, { "42", "42" }, { "42", "$42$." },
+		{ "1234", "\\boxed{1,234}" }, { "1234", "\\boxed{1{,}234}" }, { "10", "\\boxed{x = 10}" }, { "50", "\\boxed{50\\%}" },
+		{ "5", "\\boxed{5\\text{ cm}}" }, { "\\text{Monday}", "\\boxed{Monday}" }, { "90", "\\boxed{90^\\circ}" },
+		{ "2\\sqrt{3}", "\\boxed{2\\sqrt3}" }, { "2\\sqrt{3}", "\\boxed{\\sqrt{12}}" }, { "\\frac{\\pi}{2}", "\\boxed{0.5\\pi}" },
+		{ "3\\frac{1}{2}", "\\boxed{3.5}" }, { "-3", "\\boxed{ -3 }" }, { "2^{10}", "\\boxed{1024}" }, { "8", "\\boxed{\\sqrt[3]{512}}" },
+		{ "(1,2)", "\\boxed{\\left( 1, \\frac{4}{2} \\right)}" }, { "[0,\\infty)", "\\boxed{[0, \\infty)}" },
+		{ "\\{1,2,3\\}", "\\boxed{\\{3, 1, 2\\}}" }, { "1,-1", "\\boxed{-1, 1}" }, { "x^2+1", "\\boxed{x^2 + 1}" },
+		{ "\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\boxed{\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}}" }, { "7", "\\fbox{7}" },
+		{ "\\frac{1}{3}", "\\boxed{1/3}" }, { "6", "\\boxed{2\\cdot 3}" }, { "6", "\\boxed{2(3)}" }, { "-0.5", "\\boxed{-\\frac{1}{2}}" },
+	};
+	static const struct { const char *answer, *response; } other[] = {
+		{ "1/2", "\\boxed{1/3}" }, { "3", "\\boxed{4} or so, 3" }, { "(1,2)", "\\boxed{(2,1)}" }, { "(1,2)", "\\boxed{[1,2]}" },
+		{ "[0,1)", "\\boxed{[0,1]}" }, { "\\{1,2\\}", "\\boxed{\\{1,1\\}}" }, { "1", "\\boxed{}" }, { "1", "\\boxed{1" }, { "1", "" },
+		{ "(1,2)", "\\boxed{(1,2,3)}" }, { "12", "\\boxed{1,2}" }, { "0", "\\boxed{1/0}" }, { "0", "\\boxed{\\frac{0}{0}}" },
+		{ "x^2", "\\boxed{x^3}" }, { "1", "\\boxed{\\frac}" }, { "5", "\\boxed{5x}" }, { "10", "\\boxed{(((((10)}" }, { "3", "\\boxed{--3}" },
+	};
+	for (size_t i = 0; i < sizeof same / sizeof *same; i++)
+		if (reward_of(options, same[i].answer, same[i].response) != 1) fail_msg("%s is %s", same[i].response, same[i].answer);
+	for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+		if (reward_of(options, other[i].answer, other[i].response) != 0) fail_msg("%s is not %s", other[i].response, other[i].answer);
+	char pattern[] = "answer: (.*)";
+	assert_true(reward_of(options_of(REWARD_MATH, pattern), "1/4", "answer: 0.25") == 1);
+	assert_error(options, NULL, NULL, "\\boxed{1}", ERR_MISSING, "found none");
+}
+
+/* Depth and size are bounded: what is too deep is wrong, and quickly. */
+static void test_math_and_countdown_survive_depth(void **state)
+{
+	(void)state;
+	enum { N = 200000 };
+	static char deep[2 * N + 16], meta[] = "{\"nums\":[1],\"target\":1}";
+	int code;
+	struct err err;
+	for (int kind = 0; kind < 2; kind++) {
+		for (int length = 2000; length <= N; length *= 100) {
+			memset(deep, '(', (size_t)length);
+			strcpy(deep + length, "1");
+			struct config_reward options = options_of(kind ? REWARD_COUNTDOWN : REWARD_MATH, NULL);
+			struct trajectory *trajectory = score(&options, "1", meta, deep, &code, &err);
+			assert_int_equal(code, 0);
+			assert_true(trajectory->reward == 0);
+			trajectory_free(trajectory);
+		}
+	}
+}
+
+static void test_countdown(void **state)
+{
+	(void)state;
+	static const struct { const char *response; double reward; } cases[] = {
+		{ "<answer>(19 + 36) * 2 - 7</answer>", 1 }, { "<answer>(19+36)*2-7 = 103</answer>", 1 }, { "thinking\n2*(36+19)-7\n", 1 },
+		{ "<answer>1</answer> no, <answer>(19+36)*2-7</answer>", 1 }, { "<answer>19+36*2-7</answer>", 0 }, { "<answer>103</answer>", 0 },
+		{ "<answer>(19+36)*2-7+0</answer>", 0 }, { "<answer>(19+36)*2-7-7+7</answer>", 0 }, { "<answer></answer>", 0 }, { "", 0 },
+		{ "<answer>(19+36)*2-7)</answer>", 0 }, { "<answer>(19+36)*2-7; import os</answer>", 0 }, { "<answer>(19+36)**2-7</answer>", 0 },
+		{ "<answer>19 36 2 7</answer>", 0 }, { "<answer>99999999999999999999*2</answer>", 0 }, { "<answer>7/(19-19)</answer>", 0 },
+	};
+	struct config_reward options = options_of(REWARD_COUNTDOWN, NULL);
+	int code;
+	struct err err;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct trajectory *trajectory = score(&options, NULL, "{\"nums\":[19,36,2,7],\"target\":103}", cases[i].response, &code, &err);
+		if (code || trajectory->reward != cases[i].reward) fail_msg("%s: %g", cases[i].response, trajectory->reward);
+		trajectory_free(trajectory);
+	}
+	struct trajectory *exact = score(&options, NULL, "{\"nums\":[8,3,8,3],\"target\":24}", "8/(3-8/3)", &code, &err);
+	assert_true(exact->reward == 1); /* no rounding: 8 / (1/3) */
+	trajectory_free(exact);
+	exact = score(&options, NULL, "{\"nums\":[4611686018427387904,4611686018427387904,2],\"target\":0}",
+	              "4611686018427387904*4611686018427387904*2", &code, &err);
+	assert_true(code == 0 && exact->reward == 0);
+	trajectory_free(exact);
+	assert_error(options, NULL, "{\"target\":1}", "1", ERR_MISSING, "`nums`");
+	assert_error(options, NULL, "{\"nums\":[1.5],\"target\":1}", "1", ERR_MISSING, "`nums`");
+	assert_error(options, NULL, NULL, "1", ERR_MISSING, "`target`");
+}
+
+static void test_contains(void **state)
+{
+	(void)state;
+	char pattern[] = "<b>(.*)</b>";
+	assert_true(reward_of(options_of(REWARD_CONTAINS, NULL), " Paris ", "It is Paris, I think") == 1);
+	assert_true(reward_of(options_of(REWARD_CONTAINS, NULL), "Paris", "It is paris") == 0);
+	assert_true(reward_of(options_of(REWARD_CONTAINS, NULL), "Paris", "") == 0);
+	assert_true(reward_of(options_of(REWARD_CONTAINS, pattern), "Paris", "Paris <b>Rome</b>") == 0);
+	assert_true(reward_of(options_of(REWARD_CONTAINS, pattern), "Rome", "Paris <b>in Rome</b>") == 1);
+	assert_true(reward_of(options_of(REWARD_CONTAINS, pattern), "Rome", "Rome") == 0);
+	assert_error(options_of(REWARD_CONTAINS, NULL), NULL, NULL, "x", ERR_MISSING, "found none");
+}
+
+static double length_reward(int64_t target, int64_t slack, const char *answer, int n_tokens)
+{
+	struct config_reward options = options_of(REWARD_LENGTH, NULL);
+	options.length_target = target;
+	options.length_slack = slack;
+	struct reward *reward;
+	struct err err;
+	if (reward_open(&reward, &options, &err)) fail_msg("%s", err.text);
+	struct trajectory *trajectory = trajectory_new((const int32_t[]){ 1 }, 1, 64);
+	trajectory->answer = answer ? xstrdup(answer) : NULL;
+	for (int i = 0; i < n_tokens; i++) trajectory_append(trajectory, 1, 0, 0, 0, 0);
+	double found = reward_score(reward, trajectory, "any", &err) ? -1 : trajectory->reward;
+	assert_int_equal(trajectory->has_reward, found >= 0);
+	trajectory_free(trajectory);
+	reward_close(reward);
+	return found;
+}
+
+static void test_length(void **state)
+{
+	(void)state;
+	assert_true(length_reward(10, 4, NULL, 10) == 1);
+	assert_true(length_reward(10, 4, NULL, 9) == 0.75);
+	assert_true(length_reward(10, 4, NULL, 12) == 0.5);
+	assert_true(length_reward(10, 4, NULL, 60) == 0);
+	assert_true(length_reward(0, 4, "8 tokens", 8) == 1);
+	assert_true(length_reward(0, 4, "long", 8) == -1);
+	assert_true(length_reward(0, 4, NULL, 8) == -1);
+}
+
 static void test_none_leaves_the_reward_to_the_trainer(void **state)
 {
 	(void)state;
 	int code;
 	struct err err;
-	struct config_reward options = options_of(REWARD_NONE, NULL);
-	struct trajectory *trajectory = score(&options, NULL, NULL, "x", &code, &err);
-	assert_int_equal(code, 0);
-	assert_false(trajectory->has_reward);
-	assert_int_equal(trajectory->finish, FINISH_STOP);
-	trajectory_free(trajectory);
+	static const int kinds[] = { REWARD_NONE, REWARD_PROGRAM };
+	for (int i = 0; i < 2; i++) {
+		struct config_reward options = options_of(kinds[i], NULL);
+		options.program = "true";
+		struct trajectory *trajectory = score(&options, NULL, NULL, "x", &code, &err);
+		assert_int_equal(code, 0);
+		assert_false(trajectory->has_reward);
+		assert_int_equal(trajectory->finish, FINISH_STOP);
+		trajectory_free(trajectory);
+	}
 }
 
 /* Seeded garbage through every verifier: a reward or an error, never a crash. */
 static void test_garbage_does_no_harm(void **state)
 {
 	(void)state;
-	static const char alphabet[] = "0123456789,.-+$/eE#=:\n a\xe2\x88\x92\xff";
+	static const char alphabet[] = "0123456789,.-+$/eE#=:\n a\xe2\x88\x92\xff\\{}()[]^*<>%", *const words[] = {
+		"\\boxed{", "\\frac", "\\sqrt", "\\text{ ", "<answer>", "\\left(", "\\pi", "}{" };
 	char pattern[] = "([-+]?[0-9]+)|#", text[65];
 	struct config_reward kinds[] = { options_of(REWARD_EXACT, NULL), options_of(REWARD_NUMERIC, NULL),
-	                                 options_of(REWARD_REGEX, pattern), options_of(REWARD_STEPS, NULL) };
+	                                 options_of(REWARD_REGEX, pattern), options_of(REWARD_STEPS, NULL), options_of(REWARD_MATH, NULL),
+	                                 options_of(REWARD_COUNTDOWN, NULL), options_of(REWARD_CONTAINS, pattern),
+	                                 options_of(REWARD_LENGTH, NULL) };
+	enum { KINDS = sizeof kinds / sizeof *kinds };
+	kinds[KINDS - 1].length_slack = 3;
 	uint32_t random = 7;
-	for (int i = 0; i < 4000; i++) {
+	for (int i = 0; i < 16000; i++) {
 		random = random * 1664525u + 1013904223u;
 		size_t n = random >> 26;
 		for (size_t j = 0; j < n; j++) {
 			random = random * 1664525u + 1013904223u;
+			const char *word = words[(random >> 8) % 8];
+			bool fits = random >> 30 == 0 && j + strlen(word) < n;
 			text[j] = alphabet[(random >> 16) % (sizeof alphabet - 1)];
+			if (fits) memcpy(text + j, word, strlen(word));
+			if (fits) j += strlen(word) - 1;
 		}
 		text[n] = '\0';
 		int code;
 		struct err err;
 		char *exact_size = xstrdup(text); /* so that a sanitizer sees a read beyond the end */
-		const char *answer = i % 8 < 4 ? "1" : exact_size, *meta = "{\"steps\":[\"1\"]}";
-		struct trajectory *trajectory = score(&kinds[i % 4], answer, meta, exact_size, &code, &err);
+		const char *answer = i % (2 * KINDS) < KINDS ? "1" : exact_size, *meta = "{\"steps\":[\"1\"],\"nums\":[1,2],\"target\":3}";
+		struct trajectory *trajectory = score(&kinds[i % KINDS], answer, meta, exact_size, &code, &err);
 		assert_int_equal(trajectory->has_reward, code == 0);
 		trajectory_free(trajectory);
 		free(exact_size);
@@ -307,6 +445,11 @@ int main(void)
 		cmocka_unit_test(test_catastrophic_pattern_ends_as_an_error),
 		cmocka_unit_test(test_steps),
 		cmocka_unit_test(test_steps_with_pattern),
+		cmocka_unit_test(test_math),
+		cmocka_unit_test(test_math_and_countdown_survive_depth),
+		cmocka_unit_test(test_countdown),
+		cmocka_unit_test(test_contains),
+		cmocka_unit_test(test_length),
 		cmocka_unit_test(test_what_cannot_be_verified_is_an_error),
 		cmocka_unit_test(test_none_leaves_the_reward_to_the_trainer),
 		cmocka_unit_test(test_garbage_does_no_harm),

@@ -2,6 +2,7 @@
  * a sweep finds, turns drafting off where it cannot pay, and notices when the policy moves. */
 #include <math.h>
 #include <setjmp.h>
+#include <stdbool.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,7 +15,7 @@
 #include "rollout/speculation.h"
 #include "tests/support/ugly.h"
 
-enum { SESSIONS_MAX = 64, LENGTH_MAX = 16, ROUNDS = 3000, SETTLED = 1000 };
+enum { SESSIONS_MAX = 64, LENGTH_MAX = 16, ROUNDS = 3000, SETTLED = 1000, SEEDS = 2 };
 
 /* A call costs the larger of reading the weights and computing its rows, and something fixed. */
 struct invented_drafter {
@@ -47,17 +48,17 @@ struct outcome {
 	double tokens, seconds;
 };
 
-/* One round of n sessions under the plan. */
-static void play(const struct machine *m, struct speculation *s, struct ugly *u, struct session_acceptance *history,
-                 int n, struct outcome *out)
+/* One round of n sessions under the plan, in a call with so many rows of prompts; returns drafts made. */
+static int play_with_prompts(const struct machine *m, struct speculation *s, struct ugly *u, struct session_acceptance *history,
+                             int n, int riders, struct outcome *out)
 {
 	struct plan_session sessions[SESSIONS_MAX];
-	int rows = n, drafting;
+	int rows = n + riders, drafting;
 
 	for (int i = 0; i < n; i++)
 		sessions[i] = (struct plan_session){.acceptance = &history[i * SPECULATION_DRAFTERS], .room = 100,
 		                                    .found = -1};
-	int drafter = speculation_plan(s, sessions, n);
+	int drafter = speculation_plan(s, sessions, n, riders);
 	for (int j = 0; drafter >= 0; j++) {
 		drafting = 0;
 		for (int i = 0; i < n; i++) drafting += sessions[i].length > j;
@@ -65,11 +66,11 @@ static void play(const struct machine *m, struct speculation *s, struct ugly *u,
 		rows += drafting;
 		double seconds = draft_seconds(m, drafter, drafting);
 		out->seconds += seconds;
-		cost_table_observe(&s->drafters[drafter].cost, drafting, 0, noisy(m, u, seconds));
+		speculation_observe(s, drafter, drafting, 0, noisy(m, u, seconds));
 	}
 	double seconds = target_seconds(m, rows);
 	out->seconds += seconds;
-	cost_table_observe(&s->target, rows, 0, noisy(m, u, seconds));
+	speculation_observe(s, -1, rows, 0, noisy(m, u, seconds));
 	for (int i = 0; i < n; i++) {
 		int accepted = 0;
 		while (accepted < sessions[i].length && chance(u) < m->drafters[drafter].acceptance) accepted++;
@@ -77,6 +78,13 @@ static void play(const struct machine *m, struct speculation *s, struct ugly *u,
 		if (sessions[i].length > 0)
 			speculation_learn(s, sessions[i].drafter, &history[i * SPECULATION_DRAFTERS], sessions[i].length, accepted);
 	}
+	return rows - n - riders;
+}
+
+static void play(const struct machine *m, struct speculation *s, struct ugly *u, struct session_acceptance *history,
+                 int n, struct outcome *out)
+{
+	play_with_prompts(m, s, u, history, n, 0, out);
 }
 
 static void open_controller(struct speculation *s, int length_fixed, int n_made)
@@ -96,7 +104,7 @@ static double rate_with(const struct machine *m, int length, int n, uint64_t see
 
 	if (length == 0) return n / target_seconds(m, n);
 	open_controller(&s, length > 0 ? length : 0, m->n_made);
-	for (int round = 0; round < ROUNDS; round++) {
+	for (int round = 0; round < (length < 0 ? ROUNDS : SETTLED); round++) {
 		if (round == SETTLED && length < 0) out = (struct outcome){0};
 		play(m, &s, &u, history, n, &out);
 	}
@@ -127,11 +135,14 @@ static double best_fixed(const struct machine *m, int n, int *drafter, int *leng
 static void check_against_best(const struct machine *m, int n)
 {
 	int drafter = 0, length = 0;
-	double best = best_fixed(m, n, &drafter, &length), exact = rate_with(m, 0, n, 7), got = rate_with(m, -1, n, 3);
+	double best = best_fixed(m, n, &drafter, &length), exact = rate_with(m, 0, n, 7);
 
-	if (got >= 0.95 * best && got >= 0.97 * exact) return;
-	fail_msg("batch %d, acceptance %.2f: exact 1, best %.3f with %d of drafter %d, controller %.3f", n,
-	         m->drafters[0].acceptance, best / exact, length, drafter, got / exact);
+	for (uint64_t seed = 3; seed < 3 + SEEDS; seed++) {
+		double got = rate_with(m, -1, n, seed);
+		if (got >= 0.95 * best && got >= 0.97 * exact) continue;
+		fail_msg("seed %d, batch %d, acceptance %.2f: exact 1, best %.3f with %d of drafter %d, controller %.3f", (int)seed,
+		         n, m->drafters[0].acceptance, best / exact, length, drafter, got / exact);
+	}
 }
 
 static const double acceptances[] = {0.3, 0.7, 0.9, 0.98};
@@ -227,6 +238,88 @@ static void follows_the_batch(void **state)
 	}
 }
 
+/* A shared machine: now and then everything takes twice as long for a while, on or off the beat of probes.  Where
+ * drafts lose a little they stay off, where they win they stay on. */
+static void holds_through_slow_times(void **state)
+{
+	(void)state;
+	static const struct machine machines[] = {
+		{10e-3, 3e-3, 1e-4, 0.1, 2, {{8e-3, 2.5e-3, 0.97}, {6e-3, 2e-3, 0.8}}},
+		{50e-3, 5e-3, 1e-4, 0.1, 2, {{28e-3, 3e-3, 0.97}, {15e-3, 3e-3, 0.8}}},
+	};
+	for (int k = 0; k < 2; k++) {
+		for (int b = 0; b < BATCHES; b++) {
+			const struct machine *m = &machines[k];
+			struct machine slow = *m;
+			slow.read *= 2, slow.row *= 2;
+			for (int d = 0; d < 2; d++) slow.drafters[d].read *= 2, slow.drafters[d].row *= 2;
+			int n = batches[b], drafter, length;
+			struct speculation s;
+			struct session_acceptance history[SESSIONS_MAX * SPECULATION_DRAFTERS] = {{0}};
+			struct ugly u = {23};
+			struct outcome normal = {0}, other = {0};
+			open_controller(&s, 0, 2);
+			for (int round = 0; round < ROUNDS; round++) {
+				bool is_slow = round / 37 % 4 == 3;
+				play(is_slow ? &slow : m, &s, &u, history, n, is_slow || round < SETTLED ? &other : &normal);
+			}
+			speculation_close(&s);
+			double got = normal.tokens / normal.seconds, best = best_fixed(m, n, &drafter, &length);
+			double exact = rate_with(m, 0, n, 7);
+			if (got < 0.92 * best || got < 0.97 * exact)
+				fail_msg("machine %d, batch %d: %.3f of the best, %.3f of exact", k, n, got / best, got / exact);
+		}
+	}
+}
+
+/* Prompts that share the call make it long whatever is drafted: no reason to draft more than without them. */
+static void prompts_are_no_reason_to_draft(void **state)
+{
+	(void)state;
+	enum { N = 4, PROMPTS = 40, FIRST = 400, LAST = 1600 };
+	static const struct machine m = {10e-3, 10e-3, 1e-4, 0.1, 1, {{8e-3, 8e-3, 0.95}}};
+	struct speculation s;
+	struct session_acceptance history[SESSIONS_MAX * SPECULATION_DRAFTERS] = {{0}};
+	struct ugly u = {3};
+	struct outcome out = {0};
+	int drafts = 0;
+
+	open_controller(&s, 0, 1);
+	for (int round = 0; round < LAST; round++) {
+		int made = play_with_prompts(&m, &s, &u, history, N, round % 4 == 0 ? PROMPTS : 0, &out);
+		if (round >= FIRST) drafts += made;
+	}
+	speculation_close(&s);
+	if (drafts > (LAST - FIRST) * N / 50) fail_msg("%d drafts in %d rounds of %d where none pays", drafts, LAST - FIRST, N);
+}
+
+/* A first measurement that was held up does not hide what neighbours say; the second one counts by the faster. */
+static void one_measurement_is_not_believed(void **state)
+{
+	(void)state;
+	struct cost_table t = {{0}};
+
+	for (int i = 0; i < 4; i++) cost_table_observe(&t, 4, 0, 1e-3);
+	cost_table_observe(&t, 8, 0, 50e-3);
+	assert_true(cost_table_seconds(&t, 8, 0) < 2e-3 && cost_table_weight(&t, 8) < COST_CONFIRMED);
+	cost_table_observe(&t, 8, 0, 1.5e-3);
+	assert_true(fabs(cost_table_seconds(&t, 8, 0) - 1.5e-3) < 1e-9 && cost_table_weight(&t, 8) >= COST_CONFIRMED);
+}
+
+/* What was not measured for long follows a few measurements; what is measured all the time does not follow one. */
+static void old_costs_are_given_up_sooner(void **state)
+{
+	(void)state;
+	struct cost_table t = {{0}};
+
+	for (int i = 0; i < 64; i++) cost_table_observe(&t, 4, 0, 1e-3);
+	for (int i = 0; i < 400; i++) cost_table_observe(&t, 16, 0, 2e-3);
+	for (int i = 0; i < 3; i++) cost_table_observe(&t, 4, 0, 0.5e-3);
+	assert_true(cost_table_seconds(&t, 4, 0) < 0.75e-3);
+	for (int i = 0; i < 3; i++) cost_table_observe(&t, 16, 0, 1e-3);
+	assert_true(cost_table_seconds(&t, 16, 0) > 1.75e-3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -234,6 +327,10 @@ int main(void)
 		cmocka_unit_test(near_the_best_of_two_drafters),
 		cmocka_unit_test(choice_follows_the_policy),
 		cmocka_unit_test(follows_the_batch),
+		cmocka_unit_test(one_measurement_is_not_believed),
+		cmocka_unit_test(old_costs_are_given_up_sooner),
+		cmocka_unit_test(holds_through_slow_times),
+		cmocka_unit_test(prompts_are_no_reason_to_draft),
 	};
 	return cmocka_run_group_tests_name("speculation", tests, NULL, NULL);
 }

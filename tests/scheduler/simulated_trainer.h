@@ -164,7 +164,7 @@ static inline void require_fresh(struct world *world, const struct shadow_group 
 /* S12, when one more has been opened. */
 static inline void require_capacity(struct world *world)
 {
-	int n_live = 0, limit = (int)(world->options.groups_per_step * world->options.over_sampling + 0.999);
+	int n_live = world->n_streamed, limit = (int)(world->options.groups_per_step * world->options.over_sampling + 0.999);
 	for (int i = 0; i < world->n_groups; i++)
 		n_live += !world->groups[i].eval;
 	if (!sim_async(world))

@@ -117,6 +117,9 @@ struct world {
 	int64_t version;       /* as the scheduler knows it */
 	uint64_t n_kept_named; /* KEEP actions since the last STOP */
 	int n_recalls, n_migrated, n_leases;
+	struct shadow_group streamed[GROUPS_PER_STEP_MAX]; /* delivered before the step is ready: not safe from a restart */
+	int n_streamed, n_early; /* n_early: as soon as streaming began */
+	enum { SIM_DRAWN, SIM_STREAMS, SIM_WHOLE } stream;
 	uint64_t *delivered;   /* ids of all training groups delivered, or NULL */
 	int n_delivered_ids;
 	/* the trainer (simulated_trainer.h) */
@@ -145,6 +148,12 @@ static inline uint64_t random_below(struct world *world, uint64_t n)
 static inline bool chance(struct world *world, int per_mille)
 {
 	return random_below(world, 1000) < (uint64_t)per_mille;
+}
+
+/* Peers that want micro-batches come and go. */
+static inline bool sim_streams(const struct world *world)
+{
+	return world->stream == SIM_STREAMS || (world->stream == SIM_DRAWN && mix(world->seed ^ 0x57e4u) % 3 == 0);
 }
 
 /* Events in order of time */
@@ -245,7 +254,7 @@ static inline bool is_due(const struct world *world, const struct shadow_group *
 
 static inline bool is_closing(const struct world *world)
 {
-	int n_kept = 0;
+	int n_kept = world->open ? world->n_streamed : 0;
 	for (int i = 0; i < world->n_groups; i++)
 		n_kept += world->groups[i].kept && world->groups[i].eval == world->eval;
 	return n_kept >= world->wanted;

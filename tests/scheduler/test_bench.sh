@@ -95,6 +95,20 @@ for r in rows:
 "$DRUMROLL" bench speculation --model $MODEL --prompts $PROMPTS --active 8 --step 8 --max-tokens 16 --repeat 1 >"$T/table" 2>"$T/log" &&
 	grep -q "whole steps of 8 samples" "$T/table" && grep -q "^auto *chosen *8" "$T/table"
 ok $? "speculation: a step, as a table for people"
+"$DRUMROLL" bench speculation --model $MODEL --prompts $PROMPTS --active 2 --sweep --samples 1 --max-tokens 24 --repeat 1 --json >"$T/sweep.jsonl" 2>"$T/log"
+ok $? "speculation: a sweep"
+check "speculation: every fixed length beside the controller, and its share of the best" "$T/sweep.jsonl" '
+assert [(r["format"], r["draft_length"]) for r in rows] == [("bf16", 0), ("auto", 0), ("bf16", 0)] + [
+    (f, l) for f in ("int8", "int4 part") for l in (1, 2, 3, 4, 6, 8)]
+assert [("ratio_to_best_fixed" in r) for r in rows] == [True, True] + [False] * 13
+best = max(r["ratio_to_exact"] for r in rows[2:])
+for r in rows[:2]: assert abs(r["ratio_to_best_fixed"] * best - r["ratio_to_exact"]) < 1e-3
+for r in rows[3:]: assert 0.5 < r["acceptance"] <= 1 and r["draft_length_mean"] <= r["draft_length"], r
+assert len({r["tokens"] for r in rows[:1] + rows[2:3]}) == 1
+'
+"$DRUMROLL" bench speculation --model $MODEL --prompts $PROMPTS --active 8 --step 24 --length-mean 12 --max-tokens 40 --repeat 1 >"$T/table" 2>"$T/log" &&
+	grep -q "lengths drawn, end tokens ignored (lognormal, mean 12, sigma 1.* p50 [0-9]*, .*, max 40 tokens\|lengths drawn.*max [1-3][0-9] tokens" "$T/table"
+ok $? "speculation: a step of drawn lengths, which are shown"
 
 # ---- calibrate ----
 "$DRUMROLL" calibrate --model $MODEL --format auto --rows 8 --threads 1 --out "$T/costs.jsonl" >"$T/table" 2>"$T/log" &&

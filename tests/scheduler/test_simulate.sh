@@ -40,7 +40,7 @@ check "fields of every line" "$T/lines" '
 assert [r["mode"] for r in rows] == """sync over-provisioned april april+speculation april+migration
 april+speculation+migration one_step_off one_step_off+migration async async+migration""".split()
 metrics = """step_seconds_mean step_seconds_p95 rollout_seconds_mean trajectories_per_sec tokens_per_sec slots_busy ranks_busy
-tail_share staleness_mean staleness_max staleness_end_max put_aside_per_step migrated_per_step dropped_tokens_share length_mean
+tail_share staleness_mean staleness_max staleness_end_max put_aside_per_step given_up_per_step masked_share migrated_per_step dropped_tokens_share length_mean
 length_bias tokens_per_round controller_events_per_sec controller_busy events_per_cpu_sec""".split()
 for r in rows:
     assert list(r) == ["mode", "workers", "max_active", "steps", "seed"] + metrics, list(r)
@@ -54,7 +54,7 @@ assert by["april+speculation"]["tokens_per_round"] > 1.5 and by["april"]["tokens
 assert all((r["migrated_per_step"] > 0) == ("migration" in r["mode"]) for r in rows)
 assert all((r["put_aside_per_step"] == 0) == (r["mode"] in ("sync", "over-provisioned", "async", "async+migration")) for r in rows)
 '
-simulate "$T/small.yaml" >"$T/table" 2>"$T/log" && [ "$(grep -c '' "$T/table")" -eq 26 ] &&
+simulate "$T/small.yaml" >"$T/table" 2>"$T/log" && [ "$(grep -c '' "$T/table")" -eq 28 ] &&
 	grep -qE '^ +sync +over-provisioned +april +april\+speculation +april\+migration .* async\+migration$' "$T/table" && grep -qE '^tail_share +0\.[0-9]+' "$T/table"
 ok $? "a table for people"
 simulate "$T/small.yaml" --json --modes april,sync --set simulate.workers=3 >"$T/some" 2>"$T/log"

@@ -10,6 +10,7 @@
  *   SIM_SEEDS=1000000 build/release/tests/scheduler/test_simulator     more seeds
  *   SIM_FIRST=1234 SIM_SEEDS=1 ...                                     one that failed
  */
+#include "tests/scheduler/simulated_orders.h"
 #include "tests/scheduler/simulated_ranks.h"
 
 /* Actions */
@@ -31,30 +32,6 @@ static void on_open_group(struct world *world, const struct action *action)
 	if (world->options.order == ORDER_LONGEST)
 		event_post(world, chance(world, 500) ? 0 : random_below(world, 50),
 		           (struct event){.type = EVENT_EXPECTED, .group = group->id, .sample = -1});
-}
-
-/* S6: no sample of the step waits that should have been leased before this one. */
-static void require_order(struct world *world, const struct shadow_group *group, const struct shadow *leased)
-{
-	bool longest = world->options.order == ORDER_LONGEST;
-	require(world, !longest || group->known, "S6: nothing is expected of group %d yet", (int)group->id);
-	for (struct shadow_group *other = world->groups; other < world->groups + world->n_groups; other++)
-		for (int i = 0; i < other->n_samples; i++) {
-			const struct shadow *sample = &other->samples[i];
-			if (sample == leased || other->eval != group->eval || sample->done || sample->leased)
-				continue;
-			require(world, longest || other >= group, "S6: group %d is leased before %d", (int)group->id,
-			        (int)other->id);
-			if (!longest || !other->known)
-				continue;
-			bool due = sample->due || is_due(world, other, sample);
-			bool leased_due = leased->due || is_due(world, group, leased);
-			/* What a rank puts aside of its own accord may become due by that only when it is leased. */
-			bool after = due < leased_due || (due == leased_due && sample->expected <= leased->expected);
-			require(world, world->p_spontaneous || after,
-			        "S6: a sample of group %d that has %d tokens to go is leased before one that has %d",
-			        (int)group->id, leased->expected, sample->expected);
-		}
 }
 
 static void on_lease(struct world *world, const struct action *action)
@@ -107,35 +84,6 @@ static void on_stop(struct world *world, const struct action *action)
 	send_to_rank(world, (struct event){.type = EVENT_STOP, .rank = action->rank});
 }
 
-/* S14.  That a slot is free for what comes back is scheduler_check()'s to say. */
-static void on_recall(struct world *world, const struct action *action)
-{
-	struct sim_rank *rank = &world->ranks[action->rank];
-	int n_leased = 0;
-	/* Nothing says that a step closes one step off unless there is somebody to stop. */
-	bool closing = world->closing || (world->options.asynchrony == ASYNCHRONOUS_BY_ONE_STEP && is_closing(world));
-	require(world, world->options.migrate && (world->open || sim_async(world)), "S14: a recall that nobody asked for");
-	require(world, rank->alive && !rank->stopping && rank->recall == 0, "S14: rank %d cannot be recalled from",
-	        action->rank);
-	for (int i = 0; i < world->n_groups; i++)
-		for (int k = 0; k < world->groups[i].n_samples; k++) {
-			const struct shadow *sample = &world->groups[i].samples[k];
-			n_leased += sample->leased && sample->rank == action->rank;
-			require(world,
-			        closing || world->groups[i].eval != sim_eval(world) || sample->done || sample->leased,
-			        "S14: a recall while group %d waits", (int)world->groups[i].id);
-		}
-	int least = rank->active < n_leased / 2 ? rank->active : n_leased / 2;
-	require(world, action->n_samples >= least && action->n_samples < n_leased,
-	        "S14: rank %d holds %d samples and is to keep %d", action->rank, n_leased, action->n_samples);
-	rank->recall = action->lease;
-	world->n_recalls++;
-	send_to_rank(world, (struct event){.type = EVENT_RECALL,
-	                                   .rank = action->rank,
-	                                   .sample = action->n_samples,
-	                                   .lease = action->lease});
-}
-
 /* Whether a group is worth training on depends on it alone, as its rewards do. */
 static bool group_keep(const struct world *world, uint64_t group)
 {
@@ -175,13 +123,13 @@ static void on_deliver(struct world *world, const struct action *action)
 	require(world, group && group->kept && group->eval == world->eval, "S2: group %d is delivered unready",
 	        (int)action->group);
 	for (struct shadow_group *older = world->groups; older < group; older++)
-		require(world, !older->kept || older->eval != world->eval, "group %d is delivered before %d",
+		require(world, sim_streams(world) || !older->kept || older->eval != world->eval, "group %d is delivered before %d",
 		        (int)group->id, (int)older->id);
 	if (!group->eval)
 		require_fresh(world, group);
 	world->n_delivered++;
-	if (world->delivered && !world->eval)
-		world->delivered[world->n_delivered_ids++] = group->id;
+	if (!group->eval)
+		world->streamed[world->n_streamed++] = *group;
 	shadow_remove(world, group);
 }
 
@@ -190,6 +138,9 @@ static void on_step_ready(struct world *world, const struct action *action)
 	require(world, world->open && action->eval == world->eval, "a step ended that was not begun");
 	require(world, world->n_delivered == world->wanted, "S5: %d groups delivered, %d wanted",
 	        world->n_delivered, world->wanted);
+	if (world->delivered && !world->eval)
+		remember_delivered(world);
+	world->n_streamed = 0;
 	for (int i = 0; i < world->n_groups; i++)
 		for (int k = 0; k < world->groups[i].n_samples; k++)
 			require(world, (!world->groups[i].samples[k].leased || sim_async(world)) && !world->groups[i].eval,
@@ -364,6 +315,11 @@ static void on_restart(struct world *world)
 	scheduler_close(world->scheduler);
 	world->scheduler = scheduler_open(&world->options);
 	world->n_events = 0;
+	/* A batch that was not complete was nobody's. */
+	for (int i = 0; i < world->n_streamed; i++)
+		world->groups[world->n_groups++] = world->streamed[i];
+	world->n_streamed = 0;
+	qsort(world->groups, (size_t)world->n_groups, sizeof *world->groups, id_compare);
 	for (int i = world->n_groups - 1; i >= 0; i--) {
 		struct shadow_group *group = &world->groups[i];
 		if (group->eval) {
@@ -390,6 +346,8 @@ static void on_restart(struct world *world)
 	}
 	scheduler_restore_next_group(world->scheduler, world->next_group);
 	trainer_restart(world);
+	if (chance(world, 500)) /* before anything is opened, known or not known yet */
+		scheduler_restore_version(world->scheduler, world->version, 0);
 	world->open = false;
 	for (int i = 0; i < world->n_ranks; i++) {
 		world->ranks[i].alive = world->ranks[i].stopping = false;
@@ -398,6 +356,17 @@ static void on_restart(struct world *world)
 		event_post(world, 1 + random_below(world, 100), (struct event){.type = EVENT_JOIN, .rank = i});
 	}
 	event_post(world, random_below(world, 100), (struct event){.type = EVENT_BEGIN});
+}
+
+static void toggle_stream(struct world *world)
+{
+	uint64_t draw = mix(world->seed * 77 ^ (uint64_t)world->n_handled);
+	if (sim_streams(world) && draw % 8 == 0) {
+		int before = world->n_streamed;
+		scheduler_on_stream(world->scheduler, (enum scheduler_stream)(draw / 8 % 3));
+		settle(world);
+		world->n_early += world->n_streamed - before;
+	}
 }
 
 static void handle(struct world *world, const struct event *event)
@@ -501,6 +470,7 @@ static void world_run(struct world *world)
 		struct event event = event_take(world);
 		world->now = event.time;
 		handle(world, &event);
+		toggle_stream(world);
 	}
 	free(world->events);
 	scheduler_close(world->scheduler);
@@ -582,12 +552,37 @@ static void test_batches_do_not_depend_on_timing(void **state)
 	}
 }
 
+/* S16: the same world with peers that want micro-batches and without.  (What has left cannot become too old.) */
+static void test_streaming_changes_no_batch(void **state)
+{
+	(void)state;
+	static struct world world;
+	uint64_t delivered[2][STEPS * GROUPS_PER_STEP_MAX];
+	int n_early = 0;
+	for (uint64_t seed = 1; seed <= environment("SIM_SEEDS", 6000) / 3; seed++) {
+		for (int stream = 0; stream < 2; stream++) {
+			world_draw(&world, seed);
+			world.stream = stream ? SIM_STREAMS : SIM_WHOLE;
+			if (sim_async(&world) && world.options.stale_action == ON_STALE_DROP)
+				world.options.stale_action = ON_STALE_MASK;
+			world.delivered = delivered[stream];
+			world_run(&world);
+			assert_int_equal(world.n_delivered_ids, STEPS * world.options.groups_per_step);
+			size_t n_bytes = (size_t)world.n_delivered_ids * sizeof(uint64_t);
+			require(&world, memcmp(delivered[stream], delivered[0], n_bytes) == 0, "S16: batches differ");
+		}
+		n_early += world.n_early;
+	}
+	assert_in_range(n_early, 1000, UINT32_MAX);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_seeds),
 		cmocka_unit_test(test_same_events_same_actions),
 		cmocka_unit_test(test_batches_do_not_depend_on_timing),
+		cmocka_unit_test(test_streaming_changes_no_batch),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -177,7 +177,7 @@ static void test_group_state_is_that_of_its_trajectories(void **state)
 	struct found found = {0};
 	struct store *store = opened();
 	for (uint64_t group = 1; group <= 3; group++)
-		well(store_put_group(store, group, "p", 0, 3, false, &well_err));
+		well(store_put_group(store, group, "p", 0, 3, false, group, &well_err));
 	put_some(store, 9, 1);
 	well(store_group_state(store, 2, STORE_DELIVERED, 4, &well_err));
 	well(store_each_trajectory(store, collect, &found, &well_err));
@@ -192,7 +192,7 @@ static void test_the_other_tables_take_rows(void **state)
 {
 	(void)state;
 	struct store *store = opened();
-	well(store_put_delivery(store, 7, 3, 2, 72, &well_err));
+	well(store_put_delivery(store, 7, 3, 2, 72, "{}", &well_err));
 	well(store_ack_delivery(store, 7, &well_err));
 	well(store_put_version(store, 3, 3, UINT64_MAX, (size_t)1 << 33, &well_err));
 	well(store_put_metrics(store, 3, "{\"step\":3}", &well_err));
@@ -354,7 +354,7 @@ static void test_other_schema_versions(void **state)
 	well(store_close(store, &well_err));
 	patch(60, "\0\0\0\7", 4);
 	assert_refused(store_open(&store, run_dir, "r", "", &err), ERR_UNSUPPORTED, &err,
-	               "expected schema version 2, found 7");
+	               "expected schema version 3, found 7");
 	assert_refused(store_open_existing(&store, run_dir, &err), ERR_UNSUPPORTED, &err, "found 7");
 	patch(60, "\0\0\0\0", 4);
 	assert_refused(store_open(&store, run_dir, "r", "", &err), ERR_INVALID, &err, "something else");

@@ -53,16 +53,15 @@ static void on_acked(void *context, uint64_t batch_id)
 	bridge->seen.acked[bridge->seen.n_acked++] = batch_id;
 }
 
-static int on_weights(void *context, int64_t version, struct weights *weights, struct err *err)
+static int on_weights(void *context, int64_t version, const struct weights *weights, struct err *err)
 {
 	struct bridge_server *bridge = context;
 
-	if (bridge->refuse_weights) {
-		weights_free(weights);
+	if (bridge->refuse_weights)
 		return err_set(err, bridge->refuse_weights, "the engine does not want it");
-	}
-	weights_free(&bridge->seen.weights);
-	bridge->seen.weights = *weights;
+	if (!bridge->seen.weights.data)
+		weights_alloc(&bridge->seen.weights, &weights->config);
+	memcpy(bridge->seen.weights.data, weights->data, 2 * weights->n_elements);
 	bridge->seen.version = version;
 	bridge->seen.versions++;
 	server_set_version(bridge->server, version);

@@ -170,6 +170,97 @@ static void test_addresses(void **state)
 	address_fails("tcp:::1:80", ERR_USAGE, "brackets");
 }
 
+/* A chunk of weights, with its data last or not. */
+static const uint8_t *write_chunk(struct message_writer *w, const uint8_t *data, size_t n_data, bool last, size_t *n_bytes)
+{
+	message_writer_reset(w);
+	frame_begin(w, FRAME_WEIGHTS_CHUNK, 4);
+	for (int i = 0; i < 2; i++)
+		if (last == (i == 1)) {
+			message_key(w, "data");
+			message_put_bin(w, data, n_data);
+		} else {
+			message_key(w, "version");
+			message_put_int(w, 70000);
+			message_key(w, "name");
+			message_put_text(w, "model.embed_tokens.weight, which is long enough for a length of its own");
+			message_key(w, "offset");
+			message_put_uint(w, 1ull << 40);
+		}
+	return message_bytes(w, n_bytes);
+}
+
+/* However a long frame is cut, its head is found as soon as it is there, and its body behind it. */
+static void test_heads_and_bodies(void **state)
+{
+	static uint8_t data[70000], taken[sizeof data], head[CHUNK_HEAD_BYTES_MAX], length[FRAME_LENGTH_BYTES];
+	struct message_writer *w = message_writer_open();
+	size_t n_bytes, head_bytes, body_bytes, space;
+	struct message *message;
+	struct err err;
+	int64_t version;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 7 + i / 256);
+	const uint8_t *payload = write_chunk(w, data, sizeof data, true, &n_bytes);
+	size_t before = n_bytes - sizeof data;
+	frame_put_length(length, n_bytes);
+	for (size_t cut = 0; cut < before + 20; cut++) {
+		struct frame_reader *reader = frame_reader_open(1 << 20);
+		uint8_t *at = frame_reader_space(reader, &space);
+		memcpy(at, length, sizeof length);
+		memcpy(at + sizeof length, payload, cut);
+		frame_reader_filled(reader, sizeof length + cut);
+		assert_int_equal(frame_head(reader, head, &head_bytes, &body_bytes), cut >= before);
+		if (cut >= before) {
+			assert_int_equal(body_bytes, sizeof data);
+			assert_int_equal(message_parse(&message, head, head_bytes, &err), 0);
+			assert_int_equal(message_get_int(message_root(message), "version", 0, INT32_MAX, &version, &err), 0);
+			assert_int_equal(version, 70000);
+			message_close(message);
+			frame_take_head(reader);
+			assert_int_equal(frame_take_body(reader, taken, sizeof data), cut - before);
+			assert_memory_equal(taken, data, cut - before);
+			assert_int_equal(frame_take_body(reader, taken, 5), 0);
+			assert_false(frame_reader_partial(reader));
+		}
+		frame_reader_close(reader);
+	}
+	message_writer_close(w);
+}
+
+/* Nothing else is taken for such a head, and damaged ones are read within their bounds. */
+static void test_what_is_no_head(void **state)
+{
+	static uint8_t data[20000];
+	struct message_writer *w = message_writer_open();
+	size_t n_bytes, body_bytes, bin_at;
+	uint64_t random = 1;
+
+	(void)state;
+	const uint8_t *payload = write_chunk(w, data, sizeof data, false, &n_bytes);
+	assert_int_equal(message_head(payload, 200, n_bytes, &body_bytes, &bin_at), 0); /* fields behind it */
+	payload = write_chunk(w, data, sizeof data, true, &n_bytes);
+	size_t before = n_bytes - sizeof data;
+	assert_int_equal(message_head(payload, before, n_bytes, &body_bytes, &bin_at), before);
+	assert_int_equal(message_head(payload, before, n_bytes + 1, &body_bytes, &bin_at), 0); /* more than the bin */
+	assert_int_equal(message_head(payload, before, n_bytes - 1, &body_bytes, &bin_at), 0);
+	for (int i = 0; i < 200000; i++) {
+		size_t n = bridge_random(&random) % (before + 1);
+		uint8_t *bytes = malloc(n ? n : 1); /* so that a sanitizer sees what is read beyond */
+		memcpy(bytes, payload, n);
+		for (uint32_t k = bridge_random(&random) % 4; n && k > 0; k--)
+			bytes[bridge_random(&random) % n] = (uint8_t)bridge_random(&random);
+		size_t found = message_head(bytes, n, n_bytes, &body_bytes, &bin_at);
+		assert_true(found <= n);
+		if (found)
+			assert_int_equal(body_bytes, n_bytes - found);
+		free(bytes);
+	}
+	message_writer_close(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -178,6 +269,8 @@ int main(void)
 		cmocka_unit_test(test_memory_follows_what_arrived),
 		cmocka_unit_test(test_words_go_both_ways),
 		cmocka_unit_test(test_addresses),
+		cmocka_unit_test(test_heads_and_bodies),
+		cmocka_unit_test(test_what_is_no_head),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,13 +50,12 @@ static void on_acked(void *context, uint64_t batch_id)
 	seen.acked++;
 }
 
-static int on_weights(void *context, int64_t version, struct weights *weights, struct err *err)
+static int on_weights(void *context, int64_t version, const struct weights *weights, struct err *err)
 {
 	(void)context;
 	(void)version;
 	(void)err;
 	assert_memory_equal(weights->data, sent, sizeof sent);
-	weights_free(weights);
 	seen.versions++;
 	return 0;
 }
@@ -225,7 +224,7 @@ static void play_round(const struct script *script, struct trajectory *trajector
 		.run_id = "r",
 		.frame_bytes_max = 4096,
 		.credits_max = 2,
-		.callbacks = {NULL, on_joined, on_left, on_acked, on_weights, on_report},
+		.callbacks = {NULL, on_joined, on_left, on_acked, on_weights, on_report, {0}},
 		.intake = intake_open(&config),
 	};
 	struct peer *peer = peer_open(&exchange);
@@ -278,7 +277,7 @@ static void test_an_early_acknowledgement_does_not_pull_the_rug(void **state)
 		.run_id = "r",
 		.frame_bytes_max = 4096,
 		.credits_max = 2,
-		.callbacks = {NULL, on_joined, on_left, on_acked, on_weights, on_report},
+		.callbacks = {NULL, on_joined, on_left, on_acked, on_weights, on_report, {0}},
 		.intake = intake_open(&config),
 	};
 	struct script script = {.writer = message_writer_open()};

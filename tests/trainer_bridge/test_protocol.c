@@ -15,7 +15,7 @@
 #include "trainer_bridge/codec.h"
 #include "trainer_bridge/peer.h"
 
-enum { LINE_MAX_BYTES = 4096, ROWS_MAX = 64 };
+enum { LINE_MAX_BYTES = 4096, ROWS_MAX = 64, N_STEPS = 44 };
 
 static FILE *open_page(void)
 {
@@ -170,15 +170,18 @@ static void on_acked(void *context, uint64_t batch_id)
 	n_acked++;
 }
 
-static int on_weights(void *context, int64_t version, struct weights *weights, struct err *err)
+static int on_weights(void *context, int64_t version, const struct weights *weights, struct err *err)
 {
-	const uint16_t expected[] = {0x3f80, 0x4000, 0xbf80, 0x3f00, 0x3f80, 0x3f80};
+	static const uint16_t expected[][6] = {
+		{0x3f80, 0x4000, 0xbf80, 0x3f00, 0x3f80, 0x3f80}, /* full */
+		{0x3f80, 0x4000, 0xbf80, 0x3f00, 0x3f80, 0x3f81}, /* delta: one number is another */
+		{0x4040, 0x4060, 0xbfc0, 0x3e00, 0x3f80, 0x3f81}, /* lora: 1 2, -1 0.5 and twice (1, -0.25) times (1 0.75) */
+	};
 
 	(void)context;
 	(void)err;
-	assert_int_equal(version, 8);
-	assert_memory_equal(weights->data, expected, sizeof expected);
-	weights_free(weights);
+	assert_int_equal(version, 8 + n_weights);
+	assert_memory_equal(weights->data, expected[n_weights], sizeof expected[n_weights]);
 	n_weights++;
 	return 0;
 }
@@ -189,14 +192,14 @@ static void fixed_nonce(uint8_t nonce[NONCE_BYTES])
 		nonce[i] = (uint8_t)(0xa0 + i);
 }
 
-static struct trajectory *worked_trajectory(void)
+static struct trajectory *worked_trajectory(uint64_t group)
 {
 	const int32_t prompt[] = {1};
 	struct trajectory *t = trajectory_new(prompt, 1, 2);
 
-	t->group_id = 5;
+	t->group_id = group;
 	t->group_size = 2;
-	t->id = trajectory_id(5, 0);
+	t->id = trajectory_id(group, 0);
 	t->prompt_id = xstrdup("p");
 	t->answer = xstrdup("4");
 	t->finish = FINISH_STOP;
@@ -205,6 +208,98 @@ static struct trajectory *worked_trajectory(void)
 	trajectory_append(t, 52, -0.5f, 7, 1, 1);
 	trajectory_append(t, 2, -0.25f, 7, 1, 1);
 	return t;
+}
+
+/* ---- requests ---- */
+
+static uint64_t evaluation_ticket, score_ticket;
+
+static int on_submit(void *context, const struct request_prompt *prompts, int n, struct request_answer *answer,
+                     struct err *err)
+{
+	const int32_t ids[] = {1, 0};
+
+	(void)context;
+	(void)err;
+	assert_int_equal(n, 2);
+	assert_string_equal(prompts[0].prompt_id, "sum");
+	assert_string_equal(prompts[0].text, "1+1=");
+	assert_string_equal(prompts[0].answer, "2");
+	assert_null(prompts[0].tokens);
+	assert_int_equal(prompts[0].epoch, -1);
+	assert_true(prompts[0].settings.has_samples && prompts[0].settings.samples == 2 && !prompts[0].unscored);
+	assert_int_equal(prompts[1].n_tokens, 2);
+	assert_memory_equal(prompts[1].tokens, ids, sizeof ids);
+	assert_string_equal(prompts[1].meta, "{\"from\":\"page\"}");
+	assert_int_equal(prompts[1].epoch, 4);
+	assert_true(prompts[1].unscored && prompts[1].settings.has_temperature);
+	assert_true(prompts[1].settings.sampling.temperature == 0.5f && !prompts[1].settings.has_samples);
+	*answer = (struct request_answer){.n_prompts = 2, .room = 6};
+	return 0;
+}
+
+static int on_evaluate(void *context, uint64_t ticket, const struct request_prompt *prompts, int n,
+                       const struct request_settings *settings, struct request_answer *answer, struct err *err)
+{
+	(void)context;
+	(void)err;
+	assert_int_equal(n, 1);
+	assert_string_equal(prompts[0].answer, "4");
+	assert_true(settings->has_samples && settings->samples == 1);
+	assert_true(settings->has_temperature && settings->sampling.temperature == 0);
+	evaluation_ticket = ticket;
+	*answer = (struct request_answer){.n_prompts = 1, .room = 5};
+	return 0;
+}
+
+static int on_score(void *context, uint64_t ticket, int64_t version, const struct request_sequence *sequences, int n,
+                    const struct request_settings *settings, struct request_answer *answer, struct err *err)
+{
+	const int32_t ids[] = {1, 52, 2};
+
+	(void)context;
+	(void)answer;
+	(void)err;
+	assert_int_equal(version, 7);
+	assert_int_equal(n, 1);
+	assert_true(sequences->n_tokens == 3 && sequences->n_prompt == 1);
+	assert_memory_equal(sequences->tokens, ids, sizeof ids);
+	assert_false(settings->has_temperature);
+	score_ticket = ticket;
+	return 0;
+}
+
+static void on_forget(void *context, uint64_t ticket)
+{
+	(void)context;
+	assert_int_equal(ticket, evaluation_ticket); /* it has been sent */
+	evaluation_ticket = 0;
+}
+
+static const struct request_handlers handlers = {
+	.prompts_max = 8, .prompt_tokens_max = 64, .max_tokens = 16, .keep_versions = 2,
+	.submit = on_submit, .evaluate = on_evaluate, .score = on_score, .forget = on_forget,
+};
+
+/* What the run has ready by the time that the page says so. */
+static void answer_requests(struct peer *peer, const char *label)
+{
+	const float logprobs[] = {0, -0.5f, -0.25f};
+	const int length = 3;
+
+	if (strcmp(label, "scores") == 0)
+		assert_true(peer_answer_scores(peer, score_ticket, 7, logprobs, &length, 1));
+	if (strcmp(label, "evaluation") != 0)
+		return;
+	struct trajectory *t = worked_trajectory(6);
+	struct batch *result = batch_new(2, 0, 7);
+	t->eval = true;
+	t->group_size = 1;
+	t->sampling.temperature = 0;
+	t->loss_weight = 0;
+	batch_add(result, 7, 0, &t, 1);
+	assert_true(peer_answer_evaluation(peer, evaluation_ticket, result));
+	trajectory_free(t);
 }
 
 static void server_sends(struct peer *peer, const char *label, const uint8_t *expected, size_t n_bytes)
@@ -252,6 +347,7 @@ static void play(struct exchange *exchange, struct peer *peer, const struct step
 		peer_sends(peer, bytes, n_bytes);
 	else if (step->side == '<') {
 		exchange->finishing = strcmp(step->label, "bye") == 0;
+		answer_requests(peer, step->label);
 		server_sends(peer, step->label, bytes, n_bytes);
 	}
 }
@@ -292,18 +388,20 @@ static void test_the_worked_exchange_is_what_happens(void **state)
 	struct model_config config = {.dim = 2, .vocab_size = 2, .tied = true};
 	struct exchange exchange = {
 		.run_id = "demo", .secret = "correct horse", .frame_bytes_max = 65536, .credits_max = 2, .version = 7,
-		.callbacks = {NULL, on_name, on_left, on_acked, on_weights, NULL},
+		.callbacks = {NULL, on_name, on_left, on_acked, on_weights, NULL, {0}},
 		.intake = intake_open(&config), .nonce = fixed_nonce,
+		.handlers = &handlers,
 	};
 	struct peer *peer = peer_open(&exchange);
-	struct trajectory *t = worked_trajectory();
+	struct trajectory *t = worked_trajectory(5);
 
 	(void)state;
 	batches_put(&exchange.batches, 3, 3, 7, &t, 1);
-	assert_int_equal(play_page(&exchange, peer), 21);
+	assert_int_equal(play_page(&exchange, peer), N_STEPS);
 	assert_true(peer_said_bye(peer));
 	assert_int_equal(n_acked, 1);
-	assert_int_equal(n_weights, 1);
+	assert_int_equal(n_weights, 3);
+	assert_int_equal(evaluation_ticket, 0);
 	peer_close(peer, "over");
 	trajectory_free(t);
 	intake_close(exchange.intake);
