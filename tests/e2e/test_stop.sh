@@ -6,7 +6,6 @@ DRUMROLL=${DRUMROLL:-build/drumroll}
 TEST_TMP=${TEST_TMP:-$(mktemp -d)}
 Q=configs/quickstart
 slow=scalar
-[ "${VARIANT:-release}" = release ] || slow=${DRUMROLL_CPU:-}
 
 sql() { python3 -c 'import sqlite3, sys; print(sqlite3.connect(f"file:{sys.argv[1]}/drumroll.db?mode=ro", uri=True).execute(sys.argv[2]).fetchone()[0])' "$@"; }
 begin() {

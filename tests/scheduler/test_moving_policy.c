@@ -41,7 +41,6 @@ static int world_open(void **state)
 	struct prompts_options options = {.max_context = 256};
 	struct err err;
 
-	config_defaults(&world.config);
 	must(config_load(&world.config, MODEL "/run.yaml", NULL, 0, &err), &err);
 	world.config.trainer.learning_rate = 2e-4; /* a dozen steps are to go as far as some fifty of the run's */
 	must(tokenizer_open(&world.tokenizer, MODEL, &err), &err);
