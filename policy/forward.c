@@ -302,6 +302,14 @@ void forward_run(struct forward *f, const struct policy *policy, enum policy_par
 	team_run(f->n_threads, run_thread, f);
 }
 
+const float *forward_hidden(const struct forward *f, int logits_row)
+{
+	const struct input *input = f->n_logits <= OWN_NORM_ROWS ? &f->own[0].normed : &f->normed;
+
+	assert(logits_row >= 0 && logits_row < f->n_logits);
+	return input->x + (size_t)logits_row * input->x_stride;
+}
+
 size_t forward_logits_stride(const struct model_config *config) { return padded(config->vocab_size); }
 
 void forward_set_kernels(struct forward *forward, const struct kernels *kernels)

@@ -30,6 +30,10 @@ void forward_close(struct forward *forward);
 void forward_run(struct forward *forward, const struct policy *policy, enum policy_part part,
                  const struct forward_row *rows, int n_rows, float *logits, size_t stride);
 
+/* What the head of the last call read for a row of its logits, the final norm's output: [dim] f32, good until the next
+ * call.  The same bits whatever else was in the call. */
+const float *forward_hidden(const struct forward *forward, int logits_row);
+
 size_t forward_logits_stride(const struct model_config *config);
 
 /* Use this table instead of kernels_best(); results are the same bits (tests assert it). */
