@@ -61,7 +61,8 @@ static const cyaml_schema_field_t section_fields[] = {
 static const cyaml_schema_value_t root_schema = {
 	CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct texts, section_fields)
 };
-static const cyaml_config_t cyaml_settings = { .mem_fn = cyaml_mem, .log_level = CYAML_LOG_ERROR };
+/* What is unknown has been refused by then, but for the sections of a sweep (sweep.h). */
+static const cyaml_config_t cyaml_settings = { .mem_fn = cyaml_mem, .log_level = CYAML_LOG_ERROR, .flags = CYAML_CFG_IGNORE_UNKNOWN_KEYS };
 
 void config_defaults(struct config *config)
 {

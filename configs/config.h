@@ -14,7 +14,7 @@
 
 /* Values of the CHOICE options, in the order of their choices in options.def. */
 enum durability { DURABILITY_OFF, DURABILITY_PROCESS, DURABILITY_POWER };
-enum rollout_mode { ROLLOUT_EXACT, ROLLOUT_SPECULATIVE, ROLLOUT_QUANTIZED };
+enum rollout_mode { ROLLOUT_EXACT, ROLLOUT_SPECULATIVE, ROLLOUT_QUANTIZED, ROLLOUT_EXPLORE };
 enum { DRAFT_FORMAT_AUTO = 11 }; /* of `format`; those before are enum format of quant/format.h */
 enum draft_head_format { DRAFT_HEAD_SAME, DRAFT_HEAD_BF16, DRAFT_HEAD_FORMATS }; /* then those of `format` */
 enum drafter_kind { DRAFTER_KIND_QUANT, DRAFTER_KIND_SUFFIX, DRAFTER_KIND_COMBINED };
@@ -33,9 +33,10 @@ enum reward_kind {
 };
 enum advantage_estimator { ADVANTAGE_MC_GRPO, ADVANTAGE_GRPO, ADVANTAGE_DR_GRPO, ADVANTAGE_RLOO };
 enum advantage_scale { SCALE_AUTO, SCALE_MAD, SCALE_STD, SCALE_NONE };
+enum allocation_kind { ALLOCATION_UNIFORM, ALLOCATION_DARS_ET, ALLOCATION_DARS_HW };
 enum lease_order { LEASE_OLDEST, LEASE_LONGEST };
 enum migrate_kv { MIGRATE_KV_AUTO, MIGRATE_KV_RECOMPUTE, MIGRATE_KV_SHIP };
-enum trainer_kind { TRAINER_REFERENCE, TRAINER_EXTERNAL, TRAINER_NONE };
+enum trainer_kind { TRAINER_REFERENCE, TRAINER_EXTERNAL, TRAINER_NONE, TRAINER_SIMULATED };
 enum trainer_push { PUSH_AUTO, PUSH_FULL, PUSH_DELTA };
 enum simulate_lengths_kind { LENGTHS_LOGNORMAL, LENGTHS_PARETO, LENGTHS_UNIFORM, LENGTHS_STORE };
 
@@ -92,6 +93,10 @@ int config_check_resume(const struct config *before, const struct config *now, s
 /* The effective config as YAML that config_load takes back; annotated: with type, bounds
  * and help as comments. */
 void config_print(const struct config *config, FILE *out, bool annotated);
+
+enum { CONFIG_VALUE_MAX = 64 }; /* longest value that is not a text */
+/* The value of an option as a person writes it; borrowed from config or in buffer. */
+const char *config_value(const struct config *config, const char *section, const char *key, char buffer[CONFIG_VALUE_MAX]);
 
 void config_free(struct config *config);
 

@@ -73,3 +73,8 @@ void config_print(const struct config *config, FILE *out, bool annotated)
 	}
 	config_free(&defaults);
 }
+
+const char *config_value(const struct config *config, const char *section, const char *key, char buffer[OPTION_VALUE_MAX])
+{
+	return option_format(option_find(section, key), config, buffer);
+}

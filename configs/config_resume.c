@@ -26,7 +26,11 @@ static const struct fixed {
 	{ "speculation", "coupling", "it decides what is drawn: samples of one group must be drawn alike" },
 	{ "worker", "kv_format", "it decides the last bits of log-probabilities" },
 	{ "reward", NULL, "samples of one group must be judged alike" },
+	{ "prune", "at_tokens", "samples of one group must be judged alike" },
+	{ "prune", "hidden", "the quality head was made with it" },
 	{ "advantage", "estimator", "it decides how many samples a group has" },
+	{ "explore", "pool", "it decides how many samples a group has" },
+	{ "allocation", NULL, "it decides how many samples a group has" },
 };
 
 static const struct fixed *find_fixed(const struct option *option)
@@ -37,19 +41,24 @@ static const struct fixed *find_fixed(const struct option *option)
 	return NULL;
 }
 
+static bool draws_quantized(const struct config *c)
+{
+	return c->rollout.mode == ROLLOUT_QUANTIZED || c->rollout.mode == ROLLOUT_EXPLORE;
+}
+
 /* Exact and speculative mode draw the same bits; a run with durability off has nothing to resume. */
 static const char *why_not(const struct config *before, const struct config *now, const struct option *option)
 {
 	const struct fixed *f = find_fixed(option);
 
-	if (strcmp(option->section, "speculation") == 0 && now->rollout.mode == ROLLOUT_QUANTIZED &&
+	if (strcmp(option->section, "speculation") == 0 && draws_quantized(now) &&
 	    (strstr(option->key, "format") || strcmp(option->key, "quantizer") == 0 || strcmp(option->key, "activations") == 0))
-		return "in quantized mode it decides what is drawn: samples of one group must be drawn alike";
+		return "in quantized and explore mode it decides what is drawn: samples of one group must be drawn alike";
 	if (!f || f->why) return f ? f->why : NULL;
 	if (strcmp(option->section, "run") == 0)
 		return now->run.durability == DURABILITY_OFF    ? "what was stored until now would not fit what comes"
 		       : before->run.durability == DURABILITY_OFF ? "nothing was stored that could go on" : NULL;
-	return before->rollout.mode == ROLLOUT_QUANTIZED || now->rollout.mode == ROLLOUT_QUANTIZED
+	return draws_quantized(before) || draws_quantized(now)
 	       ? "samples of one group must be drawn alike" : NULL;
 }
 

@@ -11,7 +11,7 @@
 
 #include "configs/config.h"
 
-enum { OPTION_VALUE_MAX = 64 }; /* longest printed value that is not a text */
+enum { OPTION_VALUE_MAX = CONFIG_VALUE_MAX }; /* longest printed value that is not a text */
 
 enum option_type { OPTION_INT, OPTION_REAL, OPTION_BOOL, OPTION_TEXT, OPTION_CHOICE };
 

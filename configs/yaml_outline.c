@@ -18,6 +18,7 @@ struct walk {
 	const char *bytes; /* [n_bytes] */
 	size_t n_bytes;
 	struct yaml_outline *outline;
+	bool has_sweep, has_variants;
 	struct err *err;
 };
 
@@ -134,12 +135,36 @@ static int unknown_section(struct walk *walk, int line)
 	              option_nearest_section(scalar(walk))->name);
 }
 
+/* The next event begins a value: over it, whatever it holds. */
+static int skip_value(struct walk *walk)
+{
+	int depth = 0;
+	do {
+		if (next(walk)) return walk->err->code;
+		yaml_event_type_t type = walk->event.type;
+		if (type == YAML_ALIAS_EVENT) return refuse(walk, event_line(walk), "expected a value, found %s", event_kind(walk));
+		depth += type == YAML_MAPPING_START_EVENT || type == YAML_SEQUENCE_START_EVENT;
+		depth -= type == YAML_MAPPING_END_EVENT || type == YAML_SEQUENCE_END_EVENT;
+	} while (depth > 0);
+	return 0;
+}
+
+/* Of a sweep (sweep.h): to a single run they say nothing. */
+static int skip_sweep(struct walk *walk, bool *seen, int line)
+{
+	if (*seen) return refuse(walk, line, "section %s is opened twice; join them", scalar(walk));
+	*seen = true;
+	return skip_value(walk);
+}
+
 /* The current event is a key of the document. */
 static int read_section(struct walk *walk, int *section_lines)
 {
 	int line = event_line(walk);
 	if (walk->event.type != YAML_SCALAR_EVENT)
 		return refuse(walk, line, "expected the name of a section, found %s", event_kind(walk));
+	if (!strcmp(scalar(walk), "sweep")) return skip_sweep(walk, &walk->has_sweep, line);
+	if (!strcmp(scalar(walk), "variants")) return skip_sweep(walk, &walk->has_variants, line);
 	const struct option_section *section = option_find_section(scalar(walk));
 	if (!section) return unknown_section(walk, line);
 	int *seen = &section_lines[section - option_sections];
