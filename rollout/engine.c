@@ -23,7 +23,8 @@ enum { LOGITS_BYTES_MAX = 64 << 20 }; /* of one call */
 
 static int logits_rows(const struct engine *e, const struct model_config *config)
 {
-	size_t rows_each = 1 + (size_t)e->draft_length_max, rows = rows_each * (size_t)e->options.max_active;
+	int draft = e->draft_length_max > e->explore_chunk ? e->draft_length_max : e->explore_chunk;
+	size_t rows_each = 1 + (size_t)draft, rows = rows_each * (size_t)e->options.max_active;
 	size_t fit = LOGITS_BYTES_MAX / (forward_logits_stride(config) * sizeof(float));
 
 	if (e->options.mode == ROLLOUT_QUANTIZED && rows < SCORE_ROWS_MAX) rows = SCORE_ROWS_MAX;
@@ -34,14 +35,16 @@ static int logits_rows(const struct engine *e, const struct model_config *config
 int engine_open(struct engine **out, const struct policy *policy, const struct engine_options *options,
                 int max_context_needed, struct err *err)
 {
-	bool speculative = options->mode == ROLLOUT_SPECULATIVE;
+	bool speculative = options->mode == ROLLOUT_SPECULATIVE || options->mode == ROLLOUT_EXPLORE;
 	struct kv_cache *cache;
 
 	assert(options->max_active >= 1 && options->prefill_chunk >= 1 && options->n_threads >= 1);
 	assert(options->draft_length <= DRAFT_LENGTH_MAX && options->draft_length_max <= DRAFT_LENGTH_MAX);
 	assert(!speculative || options->draft_length > 0 || options->draft_length_max > 0);
 	assert(!speculative || options->drafter == DRAFTER_KIND_SUFFIX || policy->drafts);
-	assert(options->mode != ROLLOUT_QUANTIZED || policy->drafts);
+	assert((options->mode != ROLLOUT_QUANTIZED && options->mode != ROLLOUT_EXPLORE) || policy->drafts);
+	assert(options->mode != ROLLOUT_EXPLORE || options->coupling == COUPLING_COUPLED);
+	assert(options->mode != ROLLOUT_EXPLORE || (options->explore_chunk >= 1 && options->explore_chunk <= DRAFT_LENGTH_MAX));
 	int rc = kv_cache_open(&cache, &policy->config, options->kv_type, options->kv_bytes, err);
 	if (rc) return rc;
 	if (kv_cache_pages_max(cache) < panels(max_context_needed)) {
@@ -58,6 +61,8 @@ int engine_open(struct engine **out, const struct policy *policy, const struct e
 	e->cache = cache;
 	e->prefixes.cache = cache;
 	e->drafts = speculative;
+	e->explores = options->mode == ROLLOUT_EXPLORE;
+	if (e->explores) e->explore_chunk = options->explore_chunk;
 	if (speculative) e->draft_length_max = options->draft_length > 0 ? options->draft_length : options->draft_length_max;
 	e->active = xmalloc((size_t)options->max_active * sizeof *e->active);
 	e->decoding = xmalloc((size_t)options->max_active * sizeof *e->decoding);
@@ -103,7 +108,7 @@ void engine_set_policy(struct engine *e, const struct policy *policy, bool keep_
 	for (int i = 0; i < e->n_active; i++) {
 		struct session *s = e->active[i];
 		memset(s->acceptance, 0, sizeof s->acceptance);
-		if (keep_kv && session_decodes(s)) {
+		if (keep_kv && s->part == PART_TARGET && session_decodes(s)) {
 			s->kv_kept = true;
 			continue;
 		}
@@ -120,7 +125,7 @@ void engine_set_policy(struct engine *e, const struct policy *policy, bool keep_
 	}
 	prefix_forget_all(&e->prefixes);
 	e->workspace.policy = policy;
-	if (e->drafts) speculation_forget_acceptance(&e->speculation);
+	for (int i = 0; i < e->drafts + e->explores; i++) speculation_forget_acceptance(&e->control[i].speculation);
 }
 
 /* ---- samples in and out ---- */
@@ -162,6 +167,12 @@ static bool tokens_valid(const struct engine *e, const struct trajectory *t, str
 	return true;
 }
 
+enum policy_part engine_part(const struct engine *e, const struct trajectory *t)
+{
+	bool copy = e->options.mode == ROLLOUT_QUANTIZED || (e->options.mode == ROLLOUT_EXPLORE && t->explored);
+	return copy ? PART_DRAFT : PART_TARGET;
+}
+
 void engine_add(struct engine *e, struct trajectory *t)
 {
 	struct err err;
@@ -171,7 +182,8 @@ void engine_add(struct engine *e, struct trajectory *t)
 	if (finish == FINISH_ERROR) t->error = xstrdup(err.text);
 	t->finish = finish;
 	if (e->options.mode == ROLLOUT_QUANTIZED && !t->eval) trajectory_keep_target(t);
-	struct session *s = session_open(t, &e->prefixes, e->workspace.policy->config.max_context);
+	struct session *s = session_open(t, engine_part(e, t), &e->prefixes, e->workspace.policy->config.max_context);
+	if (e->options.observe_at > 0 && !t->eval) session_observe(s, e->options.observe_at, e->workspace.policy->config.dim);
 	session_enter(s, finish == FINISH_NONE ? PHASE_QUEUED : PHASE_OVER, workspace_now(&e->workspace));
 	session_list_append(finish == FINISH_NONE ? &e->queue : &e->finished, s);
 }
@@ -204,6 +216,22 @@ void engine_each_pending(const struct engine *e, void (*each)(void *context, con
 {
 	for (const struct session *s = e->queue.first; s; s = s->next) each(context, s->trajectory);
 	for (int i = 0; i < e->n_active; i++) each(context, e->active[i]->trajectory);
+}
+
+typedef void observer(void *context, const struct trajectory *trajectory, const float *hidden, int dim, int32_t version);
+
+static void hand_out(const struct engine *e, struct session *s, observer *each, void *context)
+{
+	if (!s->observed || s->observed_version < 0) return;
+	each(context, s->trajectory, s->observed, e->workspace.policy->config.dim, s->observed_version);
+	s->observed_version = -1;
+}
+
+void engine_each_observed(struct engine *e, observer *each, void *context)
+{
+	for (struct session *s = e->queue.first; s; s = s->next) hand_out(e, s, each, context);
+	for (int i = 0; i < e->n_active; i++) hand_out(e, e->active[i], each, context);
+	for (struct session *s = e->finished.first; s; s = s->next) hand_out(e, s, each, context);
 }
 
 void engine_discard(struct engine *e, uint64_t trajectory_id)
@@ -254,7 +282,8 @@ static int plan_chunk(struct engine *e, int index, struct kv_seq *seq, const int
 	return n;
 }
 
-/* Fills e->decoding and the workspace's prefill rows; returns sessions that decode. */
+/* Fills e->decoding and the workspace's prefill rows with what the part at hand computes; returns sessions that
+ * decode. */
 static int plan_round(struct engine *e)
 {
 	int n_decoding = 0;
@@ -262,11 +291,16 @@ static int plan_round(struct engine *e)
 	e->workspace.n_rows = 0;
 	for (int i = 0; i < e->n_active; i++) {
 		struct session *s = e->active[i];
+		if (s->part != e->workspace.part) continue;
 		const struct trajectory *t = s->trajectory;
 		struct prefix *p = s->prefix;
 		s->n_prefill = 0;
+		s->twin = NULL;
 		if (session_decodes(s)) {
-			if (reserve(e, i, &s->kv, t->n_tokens - 1, t->n_tokens)) e->decoding[n_decoding++] = s;
+			/* The copy's samples of a prompt that still say the same are computed once (draft_given.c). */
+			if (e->explores && s->part != PART_TARGET) s->twin = draft_find_twin(e->decoding, n_decoding, s);
+			if (s->twin) e->decoding[n_decoding++] = s;
+			else if (reserve(e, i, &s->kv, t->n_tokens - 1, t->n_tokens)) e->decoding[n_decoding++] = s;
 		} else if (s->forked) {
 			s->n_prefill = plan_chunk(e, i, &s->kv, t->tokens, s->n_computed, t->n_tokens - 1);
 		} else if (p->n_prefill == 0) {
@@ -329,27 +363,40 @@ static void retire_finished(struct engine *e)
 static void draft_and_verify(struct engine *e, struct session **sessions, int n)
 {
 	struct workspace *w = &e->workspace;
-	const struct verify_label label = {.rank = e->options.rank, .mode = e->options.mode};
+	int target_mode = e->options.mode == ROLLOUT_EXPLORE ? ROLLOUT_SPECULATIVE : e->options.mode;
+	const struct verify_label label = {
+		.rank = e->options.rank, .mode = w->part == PART_TARGET ? target_mode : ROLLOUT_QUANTIZED,
+	};
 
 	maximal_begin(w, sessions, n);
 	draft_quant.propose(w, sessions, n);
 	verify_run(w, sessions, n, label);
+	for (int i = 0; i < n; i++)
+		if (sessions[i]->twin) draft_settle_twin(sessions[i]);
 	w->n_rows = 0;
 }
 
-/* Sessions from `first` on whose logits fit into one call. */
+/* Sessions from `first` on whose logits fit into one call.  Who reads the rows of another must be in the same one. */
 static int next_batch(const struct engine *e, int first, int n)
 {
 	int rows = 0, i = first;
 
-	while (i < n && rows + 1 + e->decoding[i]->n_draft <= e->logits_max) rows += 1 + e->decoding[i++]->n_draft;
+	for (; i < n; i++) {
+		struct session *s = e->decoding[i];
+		if (s->given && s->twin && s->twin->batch != first) s->twin = NULL;
+		int own = s->twin ? 0 : 1 + s->n_draft;
+		if (rows + own > e->logits_max) break;
+		s->batch = first;
+		rows += own;
+	}
 	return i - first;
 }
 
-int engine_round(struct engine *e)
+/* What is drawn by one part of the policy; parts share no call. */
+static int round_of(struct engine *e, enum policy_part part)
 {
-	engine_admit(e);
-	fork_ready(e);
+	e->workspace.part = part;
+	engine_drafts_turn(e);
 	int n = plan_round(e);
 	double now = workspace_now(&e->workspace);
 
@@ -364,6 +411,24 @@ int engine_round(struct engine *e)
 	engine_drafts_learn(e, n);
 	int moved = n + settle_prefill(e);
 	retire_finished(e);
+	return moved;
+}
+
+static bool any_of(const struct engine *e, enum policy_part part)
+{
+	for (int i = 0; i < e->n_active; i++)
+		if (e->active[i]->part == part) return true;
+	return false;
+}
+
+int engine_round(struct engine *e)
+{
+	int moved = 0;
+
+	engine_admit(e);
+	fork_ready(e);
+	if (any_of(e, PART_TARGET)) moved += round_of(e, PART_TARGET);
+	if (any_of(e, PART_DRAFT)) moved += round_of(e, PART_DRAFT);
 	e->workspace.stats.rounds++;
 	return moved;
 }

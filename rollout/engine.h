@@ -3,6 +3,8 @@
  *
  * In quantized mode the policy's quantized copy draws, alone; the target's log-probabilities of its tokens are
  * added (rescore.c) when a sample ends, is put aside, or gets new weights, always under the version that drew.
+ * In explore mode the copy draws the samples that are marked so, and nothing is rescored; all others are the target's,
+ * as in speculative mode, and where they bring a proposal it is verified first (draft_given.c).
  *
  * The engine owns the sessions (mutable timelines) and the KV cache; the policy is borrowed and
  * immutable.  It knows no MPI, socket, file or clock but the one passed in options.  All decisions
@@ -27,6 +29,7 @@ struct engine_options {
 	int draft_length;    /* tokens drafted per round; 0: chosen every round (speculation.h) */
 	int draft_made;      /* with a fixed length: which of the drafters that make to order (draft.h) */
 	int draft_length_max; /* where it is chosen */
+	int explore_chunk;   /* explore mode: tokens of a proposal per round, 1 .. 32 */
 	int64_t suffix_tokens; /* that the suffix drafter remembers */
 	int max_active;      /* sessions decoded together */
 	int prefill_chunk;   /* prompt rows per round at most */
@@ -36,9 +39,12 @@ struct engine_options {
 	int rank;            /* written into segments */
 	int32_t stop_token;  /* extra stop token or -1 */
 	bool ignore_end;     /* the model's end tokens do not stop: lengths are given, as in a measurement */
+	int32_t observe_at;  /* response tokens after which the hidden state is handed out (engine_each_observed); 0: never */
 	double (*clock)(void); /* seconds, monotonic */
 	const struct speculation_costs *costs; /* borrowed for engine_open; NULL: learned from the first calls on */
 };
+
+enum { ENGINE_POSITIONS = 32 }; /* places of a draft that are counted apart */
 
 /* Sums since open; all rates are ratios of these. */
 struct engine_stats {
@@ -50,11 +56,17 @@ struct engine_stats {
 	double plan_seconds, probe_seconds; /* planning; what probes lost against the best plan, as estimated */
 	double planned_tokens, planned_seconds, planned_exact_seconds; /* as the controller predicted them */
 	double prefill_seconds, draft_seconds, verify_seconds, sample_seconds;
+	uint64_t explored_tokens;     /* of tokens: explore mode, by the quantized copy */
+	double explored_seconds;      /* of prefill_, verify_ and sample_seconds: of calls in which the copy draws */
+	uint64_t proposed, proposals_accepted; /* of drafted and accepted: tokens of proposals */
 	uint64_t rescored_tokens, rescore_rows; /* quantized mode: tokens that got the target's log-probability */
 	double rescore_seconds;
 	/* prefill_rows, but for those of rescoring, are of prompts that were not computed here before, or done again:
 	 * of resumed samples, after new weights, after preemption.  imported: spared by KV that came along. */
 	uint64_t prompt_tokens, recomputed_tokens, imported_tokens;
+	/* [place in the draft]: tokens drafted there, and those of them that stand.  accepted[j] / drafted[j] is the share of
+	 * drafts so long of which more than j tokens stood; accepted[j] / accepted[j - 1] that of place j, once it is reached. */
+	uint64_t drafted_by_position[ENGINE_POSITIONS], accepted_by_position[ENGINE_POSITIONS];
 	int active, queued;           /* now */
 	int kv_pages_used, kv_pages_max;
 };
@@ -64,7 +76,8 @@ struct engine_stats {
 	X(tokens) X(prefill_rows) X(decode_rows) X(verify_rows) X(draft_rows) X(drafted) X(accepted) X(rounds) \
 	X(preemptions) X(prefix_shared_tokens) X(drafting_rounds) X(planned_tokens) X(planned_seconds) \
 	X(planned_exact_seconds) X(probe_rounds) X(plan_seconds) X(probe_seconds) X(prefill_seconds) X(draft_seconds) \
-	X(verify_seconds) X(sample_seconds) X(rescored_tokens) X(rescore_rows) X(rescore_seconds)
+	X(verify_seconds) X(sample_seconds) X(rescored_tokens) X(rescore_rows) X(rescore_seconds) X(explored_tokens) X(proposed) \
+	X(proposals_accepted) X(explored_seconds)
 
 /* Refuses a budget that cannot hold one sequence of max_context_needed positions. */
 int engine_open(struct engine **engine, const struct policy *policy, const struct engine_options *options,
@@ -102,6 +115,15 @@ struct trajectory *engine_withdraw(struct engine *engine, uint64_t trajectory_id
  * all there yet. */
 void engine_each_pending(const struct engine *engine, void (*each)(void *context, const struct trajectory *trajectory),
                          void *context);
+
+/* Samples of training that have gone past options.observe_at tokens since the last call: the final norm's output of the
+ * row that had read so many and drew the next one, [dim] f32, and the version that computed it; borrowed for the call.
+ * Verified rows only: a function of prompt, tokens and version, however they were drafted and batched.  Call it after
+ * every round, before samples are taken out. */
+void engine_each_observed(struct engine *engine,
+                          void (*each)(void *context, const struct trajectory *trajectory, const float *hidden, int dim,
+                                       int32_t version),
+                          void *context);
 
 /* Throw a pending sample away, if it is there: for one that nobody wants, cheaper than taking it back. */
 void engine_discard(struct engine *engine, uint64_t trajectory_id);

@@ -1,6 +1,7 @@
-/* engine_drafts.c - who drafts what in a round: looks drafts up in the suffix memory, asks the controller
- * (speculation.h), reserves KV for what it chose, and tells it what came of it. */
+/* engine_drafts.c - who drafts what in a round: takes drafts that came with their samples (draft_given.c), looks others
+ * up in the suffix memory, asks the controller (speculation.h), reserves KV for what it chose, and tells it what came of it. */
 #include <stdlib.h>
+#include <string.h>
 
 #include <xxhash.h>
 
@@ -34,9 +35,11 @@ void engine_drafts_open(struct engine *e)
 		.position_share = (double)kv_cache_page_bytes(e->cache) / KV_TILE / (double)e->workspace.policy->bytes,
 	};
 
-	speculation_open(&e->speculation, &options);
-	if (o->costs) speculation_set_costs(&e->speculation, o->costs);
-	e->workspace.speculation = &e->speculation;
+	speculation_open(&e->control[0].speculation, &options);
+	if (o->costs) speculation_set_costs(&e->control[0].speculation, o->costs);
+	options.n_made = 0; /* nobody drafts for the copy but those who have found theirs */
+	if (e->explores) speculation_open(&e->control[1].speculation, &options);
+	if (e->explores) e->order = xmalloc((size_t)o->max_active * sizeof *e->order);
 	e->plan = xmalloc((size_t)o->max_active * sizeof *e->plan);
 	if (o->drafter != DRAFTER_KIND_QUANT) e->suffix = suffix_open(o->suffix_tokens);
 }
@@ -44,15 +47,18 @@ void engine_drafts_open(struct engine *e)
 void engine_drafts_close(struct engine *e)
 {
 	if (!e->drafts) return;
-	speculation_close(&e->speculation);
+	for (int i = 0; i <= e->explores; i++) speculation_close(&e->control[i].speculation);
 	suffix_close(e->suffix);
 	free(e->plan);
+	free(e->order);
 }
 
 void engine_costs_read(const struct engine *e, struct speculation_costs *costs)
 {
-	costs->target = e->speculation.target;
-	for (int i = 0; i < SPECULATION_DRAFTERS; i++) costs->drafters[i] = e->speculation.drafters[i].cost;
+	const struct speculation *s = &e->control[0].speculation;
+
+	costs->target = s->target;
+	for (int i = 0; i < SPECULATION_DRAFTERS; i++) costs->drafters[i] = s->drafters[i].cost;
 }
 
 /* Continuations of the sample's last words, if there are any. */
@@ -80,26 +86,94 @@ static void reserve_draft(struct session *s, const struct plan_session *plan)
 
 /* Where rounds take no longer than planning them does, as with models of a megabyte, a plan without drafts stands
  * for some rounds: planning may take PLAN_SHARE of the time.  Not while the batch grows or shrinks much. */
-static void rest(struct engine *e, double plan_seconds)
+static void rest(const struct engine *e, struct drafting_control *control, double plan_seconds)
 {
 	static const double PLAN_SHARE = 0.003;
 	enum { REST_MAX = 64 };
-	double round_seconds = e->speculation.exact_seconds;
+	double round_seconds = control->speculation.exact_seconds;
 	double rounds = round_seconds > 0 ? plan_seconds / (PLAN_SHARE * round_seconds) : 0;
 
-	if (e->options.draft_length == 0 && rounds > 1) e->plan_rest = rounds < REST_MAX ? (int)rounds : REST_MAX;
+	if (e->options.draft_length == 0 && rounds > 1) control->rest = rounds < REST_MAX ? (int)rounds : REST_MAX;
 }
 
-void engine_drafts_plan(struct engine *e, int n)
+/* Who controls what the part at hand drafts; NULL: nobody drafts. */
+static struct drafting_control *control_of(struct engine *e)
+{
+	if (!e->drafts) return NULL;
+	if (e->workspace.part == PART_TARGET) return &e->control[0];
+	return e->explores && e->suffix ? &e->control[1] : NULL;
+}
+
+void engine_drafts_turn(struct engine *e)
+{
+	struct drafting_control *control = control_of(e);
+	e->workspace.speculation = control ? &control->speculation : NULL;
+}
+
+/* Sessions whose draft has come with them move behind the others; returns how many those are, *rows: of the former. */
+static int plan_given(struct engine *e, int n, int *rows)
+{
+	int others = 0;
+
+	*rows = 0;
+	for (int i = 0; i < n; i++) {
+		struct session *s = e->decoding[i];
+		int room = s->length_max - s->trajectory->n_tokens - 1;
+		int length = draft_given(s, room < e->explore_chunk ? room : e->explore_chunk);
+		reserve_draft(s, &(struct plan_session){.drafter = -1, .length = length});
+		s->given = s->n_draft > 0;
+		if (s->given) continue;
+		e->decoding[i] = e->decoding[others];
+		e->decoding[others++] = s;
+	}
+	draft_given_pair(e->decoding + others, n - others);
+	for (int i = others; i < n; i++) *rows += e->decoding[i]->twin ? 0 : 1 + e->decoding[i]->n_draft;
+	return others;
+}
+
+/* Who has a twin moves behind the others; returns how many those are. */
+static int leaders_first(struct engine *e, int n)
+{
+	int leaders = 0;
+
+	for (int i = 0; i < n; i++) {
+		struct session *s = e->decoding[i];
+		if (s->twin) continue;
+		e->decoding[i] = e->decoding[leaders];
+		e->decoding[leaders++] = s;
+	}
+	return leaders;
+}
+
+/* Twins draft what their leaders do, and stand right behind them: they are in the same call. */
+static void followers_follow(struct engine *e, int leaders, int n)
+{
+	int n_order = 0;
+
+	if (leaders == n) return;
+	for (int i = 0; i < leaders; i++) {
+		e->order[n_order++] = e->decoding[i];
+		for (int j = leaders; j < n; j++) {
+			struct session *s = e->decoding[j];
+			if (s->twin != e->decoding[i]) continue;
+			s->drafter = s->twin->drafter;
+			s->n_draft = s->twin->n_draft;
+			memcpy(s->draft, s->twin->draft, (size_t)s->n_draft * sizeof *s->draft);
+			e->order[n_order++] = s;
+		}
+	}
+	memcpy(e->decoding, e->order, (size_t)n * sizeof(struct session *));
+}
+
+static void plan_drafts(struct engine *e, struct drafting_control *control, int n, int given_rows)
 {
 	struct engine_stats *stats = &e->workspace.stats;
-
-	for (int i = 0; i < n; i++) e->decoding[i]->n_draft = 0;
-	bool alike = 4 * n > 3 * e->plan_n && 3 * n < 4 * e->plan_n;
-	if (!e->drafts || n == 0 || (e->plan_rest-- > 0 && alike)) return;
-	e->plan_n = n;
+	struct speculation *speculation = &control->speculation;
+	bool alike = 4 * n > 3 * control->n && 3 * n < 4 * control->n;
+	if (n == 0 || (control->rest-- > 0 && alike)) return;
+	control->n = n;
 	double start = workspace_now(&e->workspace);
-	e->plan_rest = 0;
+	control->rest = 0;
 	for (int i = 0; i < n; i++) {
 		struct session *s = e->decoding[i];
 		int32_t n_tokens = s->trajectory->n_tokens;
@@ -109,34 +183,58 @@ void engine_drafts_plan(struct engine *e, int n)
 		};
 		if (e->suffix && e->plan[i].room > 0) look_up(e, s, &e->plan[i]);
 	}
-	int riders = workspace_whole_rows(&e->workspace, e->workspace.n_rows);
-	speculation_plan(&e->speculation, e->plan, n, riders);
+	int riders = workspace_whole_rows(&e->workspace, e->workspace.n_rows) + given_rows;
+	speculation_plan(speculation, e->plan, n, riders);
 	bool drafting = false;
 	for (int i = 0; i < n; i++) {
 		reserve_draft(e->decoding[i], &e->plan[i]);
 		drafting |= e->decoding[i]->n_draft > 0;
 	}
-	bool wanted = e->speculation.planned_tokens > n; /* though a probe may have come in between */
+	bool wanted = speculation->planned_tokens > n; /* though a probe may have come in between */
 	double seconds = workspace_now(&e->workspace) - start;
-	if (!drafting && !wanted) rest(e, seconds);
-	e->speculation.overhead += (seconds - e->speculation.overhead) / 8;
+	if (!drafting && !wanted) rest(e, control, seconds);
+	speculation->overhead += (seconds - speculation->overhead) / 8;
 	stats->plan_seconds += seconds;
-	stats->probe_rounds = e->speculation.probe_rounds;
-	stats->probe_seconds = e->speculation.probe_seconds;
+	stats->probe_rounds = e->control[0].speculation.probe_rounds + e->control[1].speculation.probe_rounds;
+	stats->probe_seconds = e->control[0].speculation.probe_seconds + e->control[1].speculation.probe_seconds;
 	stats->drafting_rounds += drafting;
-	stats->planned_tokens += e->speculation.planned_tokens;
-	stats->planned_seconds += e->speculation.planned_seconds;
-	stats->planned_exact_seconds += e->speculation.exact_seconds;
+	stats->planned_tokens += speculation->planned_tokens;
+	stats->planned_seconds += speculation->planned_seconds;
+	stats->planned_exact_seconds += speculation->exact_seconds;
+}
+
+void engine_drafts_plan(struct engine *e, int n)
+{
+	struct drafting_control *control = control_of(e);
+	int given_rows = 0;
+
+	for (int i = 0; i < n; i++) e->decoding[i]->n_draft = 0;
+	if (e->workspace.part == PART_TARGET) {
+		if (e->explores) n = plan_given(e, n, &given_rows);
+		if (control) plan_drafts(e, control, n, given_rows);
+	} else {
+		int leaders = leaders_first(e, n);
+		if (control) plan_drafts(e, control, leaders, 0);
+		followers_follow(e, leaders, n);
+	}
 }
 
 void engine_drafts_learn(struct engine *e, int n)
 {
-	if (!e->drafts) return;
+	struct engine_stats *stats = &e->workspace.stats;
+	struct drafting_control *control = control_of(e);
+
+	if (!control) return;
 	for (int i = 0; i < n; i++) {
 		struct session *s = e->decoding[i];
+		if (s->given) {
+			stats->proposed += (uint64_t)s->n_draft;
+			stats->proposals_accepted += (uint64_t)s->n_accepted;
+			continue;
+		}
 		/* A sample that ended with an accepted draft says nothing about the drafts behind it. */
 		bool ended = s->trajectory->finish != FINISH_NONE && s->n_accepted == s->n_made;
 		int drafted = ended ? s->n_accepted : s->n_draft;
-		if (drafted > 0) speculation_learn(&e->speculation, s->drafter, s->acceptance, drafted, s->n_accepted);
+		if (drafted > 0) speculation_learn(&control->speculation, s->drafter, s->acceptance, drafted, s->n_accepted);
 	}
 }

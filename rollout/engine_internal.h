@@ -10,14 +10,21 @@
 #include "rollout/suffix.h"
 #include "rollout/workspace.h"
 
+/* A controller, and for how many rounds its last plan stands, no drafts; the sessions that it was for. */
+struct drafting_control {
+	struct speculation speculation;
+	int rest, n;
+};
+
 struct engine {
 	struct engine_options options;
 	struct workspace workspace;
-	bool drafts;               /* speculative mode */
-	struct speculation speculation;
+	bool drafts;               /* speculative and explore mode */
+	bool explores;             /* explore mode: the copy draws samples of its own */
+	struct drafting_control control[2]; /* [explored]: of the target's samples; of those that the copy draws */
 	struct suffix_memory *suffix; /* NULL: not asked for */
 	struct plan_session *plan; /* [max_active] */
-	int plan_rest, plan_n;     /* rounds for which the last plan, no drafts, stands; the sessions it was for */
+	struct session **order;    /* [max_active], scratch; NULL but in explore mode */
 	struct kv_cache *cache;
 	struct prefix_table prefixes;
 	struct session_list queue, finished;
@@ -26,6 +33,7 @@ struct engine {
 	struct session **decoding; /* [max_active], this round's */
 	int logits_max;            /* rows of logits in one call */
 	int draft_length_max;      /* 0 in exact mode */
+	int explore_chunk;         /* 0 but in explore mode */
 	size_t parcel_bytes;       /* of queued sessions that brought their KV along */
 };
 
@@ -47,8 +55,13 @@ void engine_rescore(struct engine *engine, struct session *session);
  * found), and learn what came of them. */
 void engine_drafts_open(struct engine *e);
 void engine_drafts_close(struct engine *e);
+/* The part of the policy that draws has changed, and with it who controls. */
+void engine_drafts_turn(struct engine *e);
 void engine_drafts_plan(struct engine *e, int n);
 void engine_drafts_learn(struct engine *e, int n);
+
+/* What draws a sample. */
+enum policy_part engine_part(const struct engine *e, const struct trajectory *t);
 
 /* engine_kv.c: a queued session keeps a copy of a parcel that fits; drops it; becomes active by it, with the
  * KV computed so far (false: there is none, or no room).  Queued or active session by id, NULL if none. */

@@ -21,7 +21,12 @@ struct kv_parcel kv_parcel_copy(const struct kv_parcel *parcel)
 	return copy;
 }
 
-/* What else was in its mode, exact and speculative, made the same bits. */
+/* Exact and speculative make the same bits. */
+static int mode_of(const struct session *s)
+{
+	return s->part == PART_TARGET ? ROLLOUT_SPECULATIVE : ROLLOUT_QUANTIZED;
+}
+
 static bool same_part(int a, int b)
 {
 	return (a == ROLLOUT_QUANTIZED) == (b == ROLLOUT_QUANTIZED);
@@ -33,7 +38,7 @@ void engine_parcel_accept(struct engine *e, struct session *s, const struct kv_p
 	size_t room = e->options.kv_bytes / PARCELS_PART;
 
 	if (!parcel || !parcel->bytes || parcel->version != e->workspace.policy->version ||
-	    !same_part(parcel->mode, e->options.mode)) return;
+	    !same_part(parcel->mode, mode_of(s))) return;
 	if (parcel->n_positions < t->n_prompt || parcel->n_positions > t->n_tokens - 1 ||
 	    parcel->n_bytes != kv_seq_export_bytes(&s->kv, parcel->n_positions)) return;
 	if (e->parcel_bytes + parcel->n_bytes > room) return;
@@ -85,7 +90,7 @@ static struct kv_parcel pack(struct engine *e, struct session *s)
 	} else if (has_kv_to_give(s)) {
 		parcel.n_positions = s->n_computed;
 		parcel.version = e->workspace.policy->version;
-		parcel.mode = e->options.mode;
+		parcel.mode = mode_of(s);
 		parcel.n_bytes = kv_seq_export_bytes(&s->kv, parcel.n_positions);
 		parcel.bytes = xmalloc(parcel.n_bytes);
 		kv_seq_export(&s->kv, parcel.n_positions, parcel.bytes);

@@ -7,19 +7,20 @@
 
 #include "configs/err.h"
 
-struct prefix *prefix_join(struct prefix_table *table, uint64_t group_id, const int32_t *tokens,
+struct prefix *prefix_join(struct prefix_table *table, enum policy_part part, uint64_t group_id, const int32_t *tokens,
                            int32_t n_tokens)
 {
 	size_t n_bytes = (size_t)n_tokens * sizeof *tokens;
 
 	for (struct prefix *p = table->first; p; p = p->next) {
-		if (p->group_id != group_id || p->n_tokens != n_tokens || memcmp(p->tokens, tokens, n_bytes) != 0)
+		if (p->group_id != group_id || p->part != part || p->n_tokens != n_tokens || memcmp(p->tokens, tokens, n_bytes) != 0)
 			continue;
 		p->users++;
 		return p;
 	}
 	struct prefix *prefix = xcalloc(1, sizeof *prefix);
 	prefix->group_id = group_id;
+	prefix->part = part;
 	prefix->tokens = memcpy(xmalloc(n_bytes), tokens, n_bytes);
 	prefix->n_tokens = n_tokens;
 	prefix->users = 1;

@@ -14,10 +14,12 @@
 #include <stdint.h>
 
 #include "policy/kv_cache.h"
+#include "policy/policy.h"
 
 struct prefix {
 	struct prefix *next;
 	uint64_t group_id;
+	enum policy_part part; /* who computes it */
 	int32_t *tokens;    /* [n_tokens], the prompt, owned */
 	int32_t n_tokens;
 	struct kv_seq kv;
@@ -35,8 +37,8 @@ struct prefix_table {
 	struct prefix *first;
 };
 
-/* Find or make the prefix of a group's prompt; one more user. */
-struct prefix *prefix_join(struct prefix_table *table, uint64_t group_id, const int32_t *tokens,
+/* Find or make the prefix of a group's prompt, as a part of the policy computes it; one more user. */
+struct prefix *prefix_join(struct prefix_table *table, enum policy_part part, uint64_t group_id, const int32_t *tokens,
                            int32_t n_tokens);
 
 /* One user less; the last one closes it. */

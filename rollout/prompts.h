@@ -48,5 +48,7 @@ size_t prompts_index(const struct prompts *prompts, uint64_t ordinal, bool shuff
 struct trajectory *prompts_open_sample(const struct prompt *prompt, uint64_t group_id, int32_t sample,
                                        int32_t group_size, int32_t epoch, uint64_t run_seed,
                                        const struct sampling_options *sampling, int32_t max_tokens);
+/* One more sample of the same group, index `sample`; alike in all but its noise. */
+struct trajectory *prompts_open_sibling(const struct trajectory *member, int32_t sample, uint64_t run_seed);
 
 #endif

@@ -71,3 +71,12 @@ struct trajectory *prompts_open_sample(const struct prompt *prompt, uint64_t gro
 	trajectory->sampling = *sampling;
 	return trajectory;
 }
+
+struct trajectory *prompts_open_sibling(const struct trajectory *member, int32_t sample, uint64_t run_seed)
+{
+	struct prompt prompt = { .id = member->prompt_id, .answer = member->answer, .meta = member->meta,
+	                         .tokens = member->tokens, .n_tokens = member->n_prompt };
+
+	return prompts_open_sample(&prompt, member->group_id, sample, member->group_size, member->epoch, run_seed,
+	                           &member->sampling, member->max_tokens);
+}

@@ -4,20 +4,31 @@
 #include <assert.h>
 #include <stdlib.h>
 
-struct session *session_open(struct trajectory *t, struct prefix_table *prefixes, int max_context)
+struct session *session_open(struct trajectory *t, enum policy_part part, struct prefix_table *prefixes, int max_context)
 {
 	struct session *session = xcalloc(1, sizeof *session);
 	int64_t wanted = (int64_t)t->n_prompt + t->max_tokens;
 
 	session->trajectory = t;
+	session->part = part;
 	session->phase = PHASE_OVER;
 	session->n_scored = t->n_tokens;
 	session->length_max = wanted < max_context ? (int32_t)wanted : max_context;
-	session->prefix = prefix_join(prefixes, t->group_id, t->tokens, t->n_prompt);
+	session->prefix = prefix_join(prefixes, part, t->group_id, t->tokens, t->n_prompt);
 	/* A prompt that comes with a sample already begun has been computed before, here or elsewhere. */
 	if (session->prefix->users == 1 && t->n_tokens > t->n_prompt) session->prefix->n_reached = t->n_prompt - 1;
 	kv_seq_open(&session->kv, prefixes->cache);
 	return session;
+}
+
+void session_observe(struct session *session, int32_t n_response, int dim)
+{
+	const struct trajectory *t = session->trajectory;
+
+	if (trajectory_response_length(t) > n_response) return;
+	session->observe_at = t->n_prompt + n_response;
+	session->observed = xmalloc((size_t)dim * sizeof *session->observed);
+	session->observed_version = -1;
 }
 
 struct trajectory *session_close(struct session *session, struct prefix_table *prefixes)
@@ -27,6 +38,7 @@ struct trajectory *session_close(struct session *session, struct prefix_table *p
 	kv_seq_close(&session->kv);
 	kv_parcel_free(&session->parcel);
 	prefix_leave(prefixes, session->prefix);
+	free(session->observed);
 	free(session);
 	return t;
 }

@@ -76,6 +76,13 @@ void trajectory_keep_target(struct trajectory *t)
 	memcpy(t->target_logprobs, t->logprobs, (size_t)t->n_tokens * sizeof *t->target_logprobs);
 }
 
+void trajectory_propose(struct trajectory *t, const int32_t *tokens, int32_t n)
+{
+	free(t->proposal);
+	t->proposal = n > 0 ? memcpy(xmalloc((size_t)n * sizeof *tokens), tokens, (size_t)n * sizeof *tokens) : NULL;
+	t->n_proposal = n;
+}
+
 static void *copy_bytes(const void *from, size_t n_bytes)
 {
 	return n_bytes ? memcpy(xmalloc(n_bytes), from, n_bytes) : NULL;
@@ -102,6 +109,7 @@ struct trajectory *trajectory_copy(const struct trajectory *from)
 	}
 	memcpy(t->versions, from->versions, n * sizeof *t->versions);
 	memcpy(t->loss_mask, from->loss_mask, n * sizeof *t->loss_mask);
+	t->proposal = copy_bytes(from->proposal, (size_t)from->n_proposal * sizeof *t->proposal);
 	t->segments = copy_bytes(from->segments, (size_t)from->n_segments * sizeof *t->segments);
 	t->prompt_id = copy_text(from->prompt_id);
 	t->answer = copy_text(from->answer);
@@ -119,6 +127,7 @@ void trajectory_free(struct trajectory *t)
 	free(t->target_logprobs);
 	free(t->versions);
 	free(t->loss_mask);
+	free(t->proposal);
 	free(t->segments);
 	free(t->prompt_id);
 	free(t->answer);
@@ -155,6 +164,17 @@ void trajectory_append(struct trajectory *t, int32_t token, float logprob, int32
 	t->versions[t->n_tokens] = version;
 	t->loss_mask[t->n_tokens] = 1;
 	t->n_tokens++;
+}
+
+void trajectory_truncate(struct trajectory *t, int32_t n_tokens)
+{
+	assert(n_tokens >= t->n_prompt);
+	if (n_tokens >= t->n_tokens) return;
+	t->n_tokens = n_tokens;
+	while (t->n_segments > 0 && t->segments[t->n_segments - 1].start >= n_tokens) t->n_segments--;
+	if (t->n_segments == 0) return;
+	struct segment *last = &t->segments[t->n_segments - 1];
+	if (last->start + last->length > n_tokens) last->length = n_tokens - last->start;
 }
 
 static void hash_text(XXH3_state_t *state, const char *text)

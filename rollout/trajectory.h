@@ -82,6 +82,11 @@ struct trajectory {
 	struct segment *segments;
 	int32_t n_segments;
 
+	/* explore mode, while it is generated; no part of the record */
+	bool explored;         /* the quantized copy draws it: it is rewarded and never trained on */
+	int32_t *proposal;     /* [n_proposal], owned: the response as the copy drew it; what is drawn here is the target's */
+	int32_t n_proposal;
+
 	enum finish_reason finish;
 	char *error;           /* owned, with FINISH_ERROR */
 	int32_t deferrals;     /* times put aside */
@@ -121,7 +126,13 @@ void trajectory_free(struct trajectory *trajectory);                     /* NULL
 void trajectory_append(struct trajectory *trajectory, int32_t token, float logprob, int32_t version,
                        int32_t rank, int32_t mode);
 
+/* Only its first n_tokens, n_prompt at least: tokens, segments and all that is by token. */
+void trajectory_truncate(struct trajectory *trajectory, int32_t n_tokens);
+
 static inline int32_t trajectory_response_length(const struct trajectory *t) { return t->n_tokens - t->n_prompt; }
+
+/* The response of `explored` is what the target is to try first. */
+void trajectory_propose(struct trajectory *trajectory, const int32_t *tokens, int32_t n);
 
 /* From here on target_logprobs are kept.  What was drawn before was drawn by the target. */
 void trajectory_keep_target(struct trajectory *trajectory);

@@ -6,7 +6,7 @@
  * difference the target's own draw is the token and the rest is void.  So the tokens are those of
  * plain autoregressive sampling, whatever was drafted; without drafts this is plain decoding.
  * Cost: one target call of 1 + n_draft rows per session, and as many draws as tokens are made.
- * In quantized mode the quantized copy stands in the target's place, and nobody drafts.
+ * Where the quantized copy draws it stands in the target's place, and nobody drafts.
  *
  * Under maximal coupling (verify_maximal.c) only what the target draws beside a draft differs.
  *
@@ -16,16 +16,20 @@
 #include "rollout/verify.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "policy/team.h"
 #include "rollout/verify_maximal.h"
+
+_Static_assert((int)DRAFT_LENGTH_MAX <= (int)ENGINE_POSITIONS, "every place of a draft is counted");
 
 static void add_rows(struct workspace *w, struct session *s, int *n_logits)
 {
 	const struct trajectory *t = s->trajectory;
 	int32_t last = t->n_tokens - 1;
 
-	s->logits_row = *n_logits;
+	s->logits_row = s->twin ? s->twin->logits_row : *n_logits;
+	if (s->twin) return;
 	workspace_add_row(w, &s->kv, last, t->tokens[last], (*n_logits)++);
 	for (int32_t i = 0; i < s->n_draft; i++)
 		workspace_add_row(w, &s->kv, last + 1 + i, s->draft[i], (*n_logits)++);
@@ -54,6 +58,11 @@ static void verify_session(struct workspace *w, struct sampler *sampler, struct 
 	while (goes_on) {
 		const float *logits = workspace_logits(w, s->logits_row + s->n_made);
 		float logprob;
+		if (t->n_tokens == s->observe_at) {
+			const float *hidden = forward_hidden(w->forward, s->logits_row + s->n_made);
+			memcpy(s->observed, hidden, (size_t)w->policy->config.dim * sizeof *hidden);
+			s->observed_version = (int32_t)w->policy->version;
+		}
 		int32_t token = w->maximal
 			? maximal_verify(w, sampler, s, logits, &logprob)
 			: sampler_draw(sampler, logits, &t->sampling, t->seed, t->n_tokens, &logprob);
@@ -120,9 +129,13 @@ void verify_run(struct workspace *w, struct session *const *sessions, int n, str
 	w->stats.prefill_seconds += prefill_share;
 	w->stats.verify_seconds += computed - start - prefill_share;
 	w->stats.sample_seconds += drawn - computed;
+	if (w->part != PART_TARGET) w->stats.explored_seconds += drawn - start;
 	for (int i = 0; i < n; i++) {
 		w->stats.drafted += (uint64_t)sessions[i]->n_draft;
 		w->stats.accepted += (uint64_t)sessions[i]->n_accepted;
 		w->stats.tokens += (uint64_t)sessions[i]->n_made;
+		for (int j = 0; j < sessions[i]->n_draft && !sessions[i]->given; j++) w->stats.drafted_by_position[j]++;
+		for (int j = 0; j < sessions[i]->n_accepted && !sessions[i]->given; j++) w->stats.accepted_by_position[j]++;
+		if (sessions[i]->trajectory->explored) w->stats.explored_tokens += (uint64_t)sessions[i]->n_made;
 	}
 }

@@ -23,7 +23,6 @@ void workspace_open(struct workspace *w, const struct policy *policy, const stru
 
 	*w = (struct workspace){
 		.policy = policy,
-		.part = options->mode == ROLLOUT_QUANTIZED ? PART_DRAFT : PART_TARGET,
 		.rows_max = logits_max + options->prefill_chunk,
 		.stride = forward_logits_stride(config),
 		.n_threads = options->n_threads,

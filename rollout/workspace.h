@@ -14,7 +14,7 @@ enum { STOPS_MAX = MODEL_EOS_MAX + 1 };
 
 struct workspace {
 	const struct policy *policy; /* borrowed; changes with engine_set_policy */
-	enum policy_part part;       /* what draws: the target, in quantized mode its quantized copy */
+	enum policy_part part;       /* what draws in the round at hand: the target, or its quantized copy */
 	struct forward *forward;
 	struct forward_row *rows;    /* [rows_max] */
 	int n_rows, rows_max;
