@@ -381,7 +381,7 @@ int server_open(struct server **out, const struct server_options *options,
 	server->polled_ms = uv_now(&server->loop);
 	server->listener.handle.data = server;
 	if (server_listen(&server->loop, &server->listener, &server->listening, &server->address, options->listen,
-	                  on_connection, err)) {
+	                  "bridge.listen", on_connection, err)) {
 		server_close(server);
 		return err_context(err, "bridge");
 	}

@@ -17,7 +17,7 @@ int server_stream_init(uv_loop_t *loop, const struct address *address, union str
 }
 
 /* A Unix socket's file outlives a killed process: it is stale if nobody answers there. */
-static int remove_stale_socket(const struct address *address, struct err *err)
+static int remove_stale_socket(const struct address *address, const char *option, struct err *err)
 {
 	struct stat status;
 
@@ -26,8 +26,8 @@ static int remove_stale_socket(const struct address *address, struct err *err)
 	if (!S_ISSOCK(status.st_mode))
 		return err_set(err, ERR_IO,
 		               "cannot listen on unix:%s: the file exists and is no socket; remove it or choose "
-		               "another bridge.listen",
-		               address->path);
+		               "another %s",
+		               address->path, option);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	bool stale = fd >= 0 &&
 	             connect(fd, (const struct sockaddr *)&address->socket, address->socket_bytes) < 0 &&
@@ -37,18 +37,18 @@ static int remove_stale_socket(const struct address *address, struct err *err)
 	if (!stale)
 		return err_set(err, ERR_IO,
 		               "cannot listen on unix:%s: the address is in use, another run answers there; stop "
-		               "it or set bridge.listen to another path",
-		               address->path);
+		               "it or set %s to another path",
+		               address->path, option);
 	if (unlink(address->path) < 0)
 		return err_set_errno(err, ERR_IO, "cannot remove the stale socket %s", address->path);
 	return 0;
 }
 
-static int bind_listener(union stream *listener, const struct address *address, struct err *err)
+static int bind_listener(union stream *listener, const struct address *address, const char *option, struct err *err)
 {
 	if (!address->is_unix)
 		return uv_tcp_bind(&listener->tcp, (const struct sockaddr *)&address->socket, 0);
-	if (remove_stale_socket(address, err))
+	if (remove_stale_socket(address, option, err))
 		return 0;
 	int rc = uv_pipe_bind(&listener->pipe, address->path);
 	if (rc == 0 && chmod(address->path, S_IRUSR | S_IWUSR) < 0) /* the file system is its authentication */
@@ -74,7 +74,7 @@ void server_describe_address(const union stream *listener, const struct address 
 }
 
 int server_listen(uv_loop_t *loop, union stream *listener, bool *opened, const struct address *address,
-                  const char *listen, uv_connection_cb on_connection, struct err *err)
+                  const char *listen, const char *option, uv_connection_cb on_connection, struct err *err)
 {
 	void *data = listener->handle.data; /* the caller's; uv leaves it alone, but does not say so */
 
@@ -83,7 +83,7 @@ int server_listen(uv_loop_t *loop, union stream *listener, bool *opened, const s
 	listener->handle.data = data;
 	*opened = rc == 0;
 	if (rc == 0)
-		rc = bind_listener(listener, address, err);
+		rc = bind_listener(listener, address, option, err);
 	if (err->code)
 		return err->code;
 	if (rc == 0)
@@ -91,11 +91,11 @@ int server_listen(uv_loop_t *loop, union stream *listener, bool *opened, const s
 	if (rc == UV_EADDRINUSE)
 		return err_set(err, ERR_IO,
 		               "cannot listen on %s: the address is in use; stop the program that holds it or set "
-		               "bridge.listen to another one (port 0 takes any free port)",
-		               listen);
+		               "%s to another one (port 0 takes any free port)",
+		               listen, option);
 	if (rc)
 		return err_set(err, ERR_IO,
-		               "cannot listen on %s: %s; set bridge.listen to an address of this machine", listen,
-		               uv_strerror(rc));
+		               "cannot listen on %s: %s; set %s to an address of this machine", listen,
+		               uv_strerror(rc), option);
 	return 0;
 }

@@ -16,9 +16,9 @@ union stream {
 
 int server_stream_init(uv_loop_t *loop, const struct address *address, union stream *stream);
 
-/* *opened: the listener must be closed, also after an error.  Its data is left alone. */
+/* *opened: the listener must be closed, also after an error.  Its data is left alone.  option: the key of `listen`. */
 int server_listen(uv_loop_t *loop, union stream *listener, bool *opened, const struct address *address,
-                  const char *listen, uv_connection_cb on_connection, struct err *err);
+                  const char *listen, const char *option, uv_connection_cb on_connection, struct err *err);
 
 /* As bound, port filled in. */
 void server_describe_address(const union stream *listener, const struct address *address, char *text, size_t size);

@@ -20,6 +20,7 @@
 #include "trainer_bridge/checkpoint.h"
 #include "trainer_bridge/client.h"
 #include "trainer_bridge/policy_update.h"
+#include "trainer_bridge/trainer_simulated.h"
 
 enum { CONNECT_SECONDS = 60, PULL_SECONDS = 60 };
 
@@ -209,12 +210,21 @@ static int open_checkpoint(struct trainer *trainer, struct err *err)
 	return checkpoint_read(path, &trainer->at, trainer->learner, err);
 }
 
+static int simulate(struct trainer *trainer, const char *address, struct err *err)
+{
+	int code = connect_to(trainer, address, err);
+	if (code) return code;
+	return trainer_simulated_serve(&(struct trainer_simulated){ .config = &trainer->config, .weights = &trainer->weights,
+	                                                            .client = trainer->client }, err);
+}
+
 static int run(struct trainer *trainer, const char *address, struct err *err)
 {
 	const struct config *config = &trainer->config;
 	if (!*config->model.path)
 		return err_set(err, ERR_CONFIG, "model.path: expected a model directory, found nothing");
 	if (weights_load(&trainer->weights, config->model.path, err)) return err->code;
+	if (config->trainer.kind == TRAINER_SIMULATED) return simulate(trainer, address, err);
 	if (model_train_check(&trainer->weights.config, err)) return err->code;
 	trainer->learner = learner_open(&trainer->weights, (int)config->trainer.threads);
 	keep_reference(trainer);
