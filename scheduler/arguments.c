@@ -94,6 +94,31 @@ int arguments_parse(struct argument *table, int n, int argc, char **argv, struct
 	return 0;
 }
 
+static bool takes_value(const struct argument *table, int n, const char *name)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(table[i].name, name) == 0) return table[i].type != ARGUMENT_FLAG;
+	return false;
+}
+
+int arguments_take_word(const struct argument *table, int n, int *argc, char **argv, char **rest, const char **word,
+                        const char *what, struct err *err)
+{
+	int n_rest = 0;
+
+	*word = NULL;
+	for (int i = 0; i < *argc; i++) {
+		if (i == 0 || argv[i][0] == '-') {
+			rest[n_rest++] = argv[i];
+			if (i > 0 && takes_value(table, n, argv[i]) && i + 1 < *argc) rest[n_rest++] = argv[++i];
+		} else if (*word) {
+			return err_set(err, ERR_USAGE, "more than one %s is given (%s and %s)", what, *word, argv[i]);
+		} else *word = argv[i];
+	}
+	*argc = n_rest;
+	return *word ? 0 : err_set(err, ERR_USAGE, "no %s is given (--help lists what there is)", what);
+}
+
 bool arguments_want_help(int argc, char **argv)
 {
 	return argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0);

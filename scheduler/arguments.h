@@ -31,6 +31,11 @@ struct argument {
 /* ERR_USAGE for what is unknown, missing, malformed or out of bounds. */
 int arguments_parse(struct argument *table, int n, int argc, char **argv, struct err *err);
 
+/* The one word that is neither an option nor its value: *word is borrowed from argv.  What else there is goes to rest
+ * [*argc + 1], for arguments_parse, and *argc is how much.  ERR_USAGE where there is none or two; what: "run directory". */
+int arguments_take_word(const struct argument *table, int n, int *argc, char **argv, char **rest, const char **word,
+                        const char *what, struct err *err);
+
 /* True if the first argument asks for help. */
 bool arguments_want_help(int argc, char **argv);
 void arguments_print_help(const struct argument *table, int n, const char *command, const char *what,

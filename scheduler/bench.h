@@ -9,6 +9,8 @@ int bench_kernels(int argc, char **argv, struct err *err); /* bench_kernels.c */
 int bench_decode(int argc, char **argv, struct err *err);  /* bench_decode.c */
 int bench_formats(int argc, char **argv, struct err *err); /* bench_formats.c */
 int bench_speculation(int argc, char **argv, struct err *err); /* bench_speculation.c */
+int bench_explore(int argc, char **argv, struct err *err);  /* bench_explore.c */
 int bench_grow(int argc, char **argv, struct err *err);    /* bench_grow.c */
+int bench_gguf(int argc, char **argv, struct err *err);    /* bench_gguf.c */
 
 #endif

@@ -15,7 +15,9 @@ static const struct part {
 	{"decode", "whole-model tokens per second of target and drafter", bench_decode},
 	{"formats", "how well and how fast each format's drafter predicts the target", bench_formats},
 	{"speculation", "generation with drafts against without, on the same samples", bench_speculation},
+	{"explore", "pools drawn by the quantized copy against pools drawn by the target", bench_explore},
 	{"grow", "write a larger model that computes the same function", bench_grow},
+	{"gguf", "write the same weights as a file of llama.cpp", bench_gguf},
 };
 enum { N_PARTS = sizeof parts / sizeof *parts };
 

@@ -2,7 +2,8 @@
  *
  * One JSON line per sample, in order of prompt, then sample, whatever order they end in.  Samples
  * are keyed by (seed, prompt id, epoch 0, sample), as in a run.  In quantized mode `logprobs` are the
- * quantized copy's, which drew, and `target_logprobs` what `drumroll score` gives for the same tokens.
+ * quantized copy's, which drew, and `target_logprobs` what `drumroll score` gives for the same tokens.  In explore
+ * mode the lines are those of exact mode for the chosen samples, each with `reward` and `explore` (explore_note).
  */
 #include <jansson.h>
 #include <math.h>
@@ -13,17 +14,19 @@
 #include "policy/utf8.h"
 #include "rollout/engine.h"
 #include "rollout/prompts.h"
+#include "rollout/session.h"
 #include "scheduler/arguments.h"
 #include "scheduler/clock.h"
 #include "scheduler/commands.h"
+#include "scheduler/explore_run.h"
 #include "scheduler/output_file.h"
 #include "scheduler/sample_context.h"
 
 struct generate_options {
-	const char *model, *prompts, *out, *template_kwargs;
-	int64_t samples, seed, max_tokens, top_k, draft_length, threads, max_active, kv_memory_mb;
+	const char *model, *prompts, *out, *template_kwargs, *pattern;
+	int64_t pool, keep, chunk, samples, seed, max_tokens, top_k, draft_length, threads, max_active, kv_memory_mb;
 	double temperature, top_p, min_p;
-	int mode, drafter, coupling, draft_format, kv_format;
+	int mode, drafter, coupling, draft_format, kv_format, reward;
 };
 
 struct generation {
@@ -31,6 +34,7 @@ struct generation {
 	struct tokenizer *tokenizer;
 	struct chat *chat;
 	struct prompts prompts;
+	struct reward *reward;     /* explore mode */
 	struct policy *policy;
 	struct engine *engine;
 	struct output_file out;
@@ -44,9 +48,23 @@ static void options_default(struct generate_options *o)
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	*o = (struct generate_options){
-		.template_kwargs = "", .samples = 1, .seed = 1, .max_tokens = 128, .drafter = DRAFTER_KIND_COMBINED, .draft_format = DRAFT_FORMAT_AUTO, .kv_format = KV_FORMAT_F32, .threads = cores > 0 ? cores : 1,
+		.template_kwargs = "", .pattern = "", .pool = 64, .keep = 16, .chunk = 32, .samples = 1, .seed = 1, .max_tokens = 128, .drafter = DRAFTER_KIND_COMBINED, .draft_format = DRAFT_FORMAT_AUTO, .kv_format = KV_FORMAT_F32, .threads = cores > 0 ? cores : 1,
 		.max_active = 32, .kv_memory_mb = 256, .temperature = 1.0, .top_p = 1.0, .mode = ROLLOUT_SPECULATIVE,
 	};
+}
+
+static int options_check(const struct generate_options *o, struct err *err)
+{
+	if (o->mode != ROLLOUT_EXPLORE) return 0;
+	if (o->keep > o->pool)
+		return err_set(err, ERR_USAGE, "--keep: %lld samples cannot be chosen from a --pool of %lld", (long long)o->keep,
+		               (long long)o->pool);
+	if (o->coupling == COUPLING_MAXIMAL)
+		return err_set(err, ERR_USAGE, "--coupling maximal: what explore mode draws again is the copy's text as far as the "
+		               "target draws the same with the same noise, which only coupled verification says");
+	if (o->samples != 1)
+		return err_set(err, ERR_USAGE, "--samples: in explore mode --pool says how many are drawn and --keep how many are kept");
+	return 0;
 }
 
 static int options_read(struct generate_options *o, int argc, char **argv, struct err *err)
@@ -58,8 +76,16 @@ static int options_read(struct generate_options *o, int argc, char **argv, struc
 		{"--template-kwargs", ARGUMENT_TEXT, &o->template_kwargs, "JSON object: variables for the chat template of messages"},
 		{"--samples", ARGUMENT_INT, &o->samples, "samples per prompt", .min = 1,
 		 .max = TRAJECTORY_SAMPLES_MAX},
-		{"--mode", ARGUMENT_CHOICE, &o->mode, "the first two: same samples, the second is faster; the third: the quantized copy's own",
-		 .choices = "exact|speculative|quantized"},
+		{"--mode", ARGUMENT_CHOICE, &o->mode, "the first two: same samples, the second is faster; the third: the quantized copy's own; explore: of a --pool that the copy draws, the --keep that differ most in reward, drawn by the target",
+		 .choices = "exact|speculative|quantized|explore"},
+		{"--pool", ARGUMENT_INT, &o->pool, "explore: samples per prompt that the quantized copy draws", .min = 2,
+		 .max = TRAJECTORY_SAMPLES_MAX / 2},
+		{"--keep", ARGUMENT_INT, &o->keep, "explore: samples of them that the target draws again", .min = 1,
+		 .max = TRAJECTORY_SAMPLES_MAX / 2},
+		{"--chunk", ARGUMENT_INT, &o->chunk, "explore: tokens of the copy's text verified per round", .min = 1, .max = DRAFT_LENGTH_MAX},
+		{"--reward", ARGUMENT_CHOICE, &o->reward, "explore: verifier",
+		 .choices = "exact|numeric|math|countdown|regex|contains|length|steps"},
+		{"--pattern", ARGUMENT_TEXT, &o->pattern, "explore: its regex (reward.pattern)"},
 		{"--drafter", ARGUMENT_CHOICE, &o->drafter, "who drafts", .choices = "quant|suffix|combined"},
 		{"--coupling", ARGUMENT_CHOICE, &o->coupling, "maximal: more drafts stand, same distribution, other samples",
 		 .choices = "coupled|maximal"},
@@ -81,7 +107,10 @@ static int options_read(struct generate_options *o, int argc, char **argv, struc
 	int n = sizeof table / sizeof *table;
 
 	options_default(o);
-	if (!arguments_want_help(argc, argv)) return arguments_parse(table, n, argc, argv, err);
+	if (!arguments_want_help(argc, argv)) {
+		int rc = arguments_parse(table, n, argc, argv, err);
+		return rc ? rc : options_check(o, err);
+	}
 	arguments_print_help(table, n, "generate", "samples from prompts, as JSON lines", stdout);
 	exit(EXIT_SUCCESS);
 }
@@ -121,6 +150,15 @@ static json_t *json_response_text(const struct tokenizer *tokenizer, const struc
 	return json;
 }
 
+static void write_explored(json_t *line, const struct trajectory *t)
+{
+	json_t *meta = t->meta ? json_loads(t->meta, 0, NULL) : NULL;
+
+	json_object_set_new(line, "reward", t->has_reward ? json_real(t->reward) : json_null());
+	json_object_set(line, "explore", json_object_get(meta, "explore"));
+	json_decref(meta);
+}
+
 static void write_sample(const struct generation *g, const struct prompt *prompt, const struct trajectory *t)
 {
 	const struct generate_options *o = g->options;
@@ -146,6 +184,7 @@ static void write_sample(const struct generation *g, const struct prompt *prompt
 	json_object_set_new(line, "drafted", json_integer(t->drafted));
 	json_object_set_new(line, "accepted", json_integer(t->accepted));
 	json_object_set_new(line, "verify_calls", json_integer(t->verify_calls));
+	if (g->reward) write_explored(line, t);
 	json_dumpf(line, g->out.stream, JSON_COMPACT | JSON_REAL_PRECISION(9));
 	fputc('\n', g->out.stream);
 	json_decref(line);
@@ -179,6 +218,11 @@ static int load(struct generation *g, struct err *err)
 	struct prompts_options options = {.max_context = config.max_context};
 	rc = prompts_load(&g->prompts, o->prompts, g->tokenizer, g->chat, &options, err);
 	if (rc) return rc;
+	struct config_reward reward = {
+		.kind = o->reward, .pattern = (char *)(uintptr_t)o->pattern, .program = "", .tolerance = 1e-6, .answer_weight = 0.5,
+		.length_slack = 64,
+	};
+	if (o->mode == ROLLOUT_EXPLORE && reward_open(&g->reward, &reward, err)) return err_context(err, "--reward");
 	struct config_speculation speculation = {.format = o->draft_format, .quantizer = DRAFT_SEARCH};
 	struct draft_options draft = draft_options_of(&speculation, o->mode);
 	return policy_load(&g->policy, o->model, o->mode != ROLLOUT_EXACT ? &draft : NULL, (int)o->threads, err);
@@ -191,7 +235,7 @@ static int open_engine(struct generation *g, struct err *err)
 	struct sample_context context;
 	struct engine_options options = {
 		.mode = o->mode, .drafter = o->drafter, .coupling = o->coupling, .draft_length = (int)o->draft_length,
-		.draft_length_max = 16, .suffix_tokens = 1 << 20,
+		.draft_length_max = 16, .suffix_tokens = 1 << 20, .explore_chunk = (int)o->chunk,
 		.max_active = (int)o->max_active, .prefill_chunk = 64, .n_threads = (int)o->threads,
 		.kv_type = (enum kv_type)o->kv_format, .kv_bytes = (size_t)o->kv_memory_mb << 20, .stop_token = -1, .clock = clock_seconds,
 	};
@@ -239,6 +283,9 @@ static void print_summary(const struct generation *g, double seconds)
 	if (stats.drafted > 0)
 		fprintf(stderr, ", acceptance %.3f (%llu of %llu)", (double)stats.accepted / (double)stats.drafted,
 		        (unsigned long long)stats.accepted, (unsigned long long)stats.drafted);
+	if (stats.explored_tokens > 0)
+		fprintf(stderr, ", %llu explored; %llu of %llu proposed again accepted", (unsigned long long)stats.explored_tokens,
+		        (unsigned long long)stats.proposals_accepted, (unsigned long long)stats.proposed);
 	if (stats.rescored_tokens > 0)
 		fprintf(stderr, ", %llu rescored by the target in %.2f s", (unsigned long long)stats.rescored_tokens,
 		        stats.rescore_seconds);
@@ -247,23 +294,62 @@ static void print_summary(const struct generation *g, double seconds)
 	fprintf(stderr, "\n");
 }
 
+static int sample_compare(const void *a, const void *b)
+{
+	const struct trajectory *x = *(struct trajectory *const *)a, *y = *(struct trajectory *const *)b;
+	return (x->sample > y->sample) - (x->sample < y->sample);
+}
+
+static void write_group(void *context, size_t prompt, const struct explore_group *group)
+{
+	struct generation *g = context;
+	struct trajectory **order = xmalloc((size_t)group->n_chosen * sizeof *order + 1);
+
+	for (int i = 0; i < group->n_chosen; i++) order[i] = group->again[i];
+	qsort(order, (size_t)group->n_chosen, sizeof *order, sample_compare);
+	for (int i = 0; i < group->n_chosen; i++) {
+		g->n_failed += order[i]->finish == FINISH_ERROR;
+		write_sample(g, &g->prompts.items[prompt], order[i]);
+	}
+	/* A sample of the pool that nobody could judge is one fewer to choose from. */
+	if (group->n_chosen < g->options->keep)
+		fprintf(stderr, "drumroll generate: prompt %s: %d samples of the pool have a reward, %lld were to be kept\n",
+		        g->prompts.items[prompt].id, group->n_chosen, (long long)g->options->keep);
+	g->n_failed += group->n_chosen < g->options->keep;
+	free(order);
+}
+
+static void explore(struct generation *g)
+{
+	const struct generate_options *o = g->options;
+	struct explore_run_options options = {
+		.pool = (int)o->pool, .keep = (int)o->keep, .seed = (uint64_t)o->seed,
+		.sampling = {(float)o->temperature, (float)o->top_p, (int32_t)o->top_k, (float)o->min_p},
+		.max_tokens = (int32_t)o->max_tokens, .pending_max = 2 * (int)o->max_active,
+	};
+	explore_run(g->engine, &g->prompts, g->reward, g->tokenizer, &options, write_group, g);
+}
+
 static int generate(struct generation *g, struct err *err)
 {
-	g->n_samples = g->prompts.n * (size_t)g->options->samples;
+	bool explores = g->options->mode == ROLLOUT_EXPLORE;
+
+	g->n_samples = g->prompts.n * (size_t)(explores ? g->options->pool : g->options->samples);
 	int rc = open_engine(g, err);
 	if (!rc) rc = output_file_open(&g->out, g->options->out, err);
 	if (rc) return rc;
 	g->ended = xcalloc(g->n_samples, sizeof *g->ended);
 
 	double start = clock_seconds();
-	while (g->n_written < g->n_samples && !ferror(g->out.stream)) {
+	if (explores) explore(g);
+	while (!explores && g->n_written < g->n_samples && !ferror(g->out.stream)) {
 		add_samples(g);
 		engine_round(g->engine);
 		take_ended(g);
 		write_ended(g);
 	}
 	print_summary(g, clock_seconds() - start);
-	for (size_t i = g->n_written; i < g->n_samples; i++) trajectory_free(g->ended[i]);
+	for (size_t i = g->n_written; i < g->n_samples; i++) trajectory_free(g->ended[i]); /* NULLs where it explores */
 	free(g->ended);
 	rc = output_file_commit(&g->out, err);
 	if (!rc && g->n_failed > 0)
@@ -283,6 +369,7 @@ int generate_command(int argc, char **argv)
 	if (!rc) rc = generate(&g, &err);
 	engine_close(g.engine);
 	policy_free(g.policy);
+	reward_close(g.reward);
 	prompts_free(&g.prompts);
 	if (g.chat) chat_close(g.chat);
 	if (g.tokenizer) tokenizer_close(g.tokenizer);

@@ -1,9 +1,4 @@
-/* cmd_launch.c - `drumroll launch`: `drumroll run` under MPICH's mpirun, with the options that a cluster wants.
- *
- * The ranks live through each other's deaths under any line with mpirun (rank_guard.h).  -disable-auto-cleanup is for
- * the rest: should a guard itself be killed, mpirun then lets the others go on. */
-#include <errno.h>
-#include <limits.h>
+/* cmd_launch.c - `drumroll launch`: `drumroll run` under MPICH's mpirun (launch.c). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +7,9 @@
 #include "configs/config.h"
 #include "scheduler/arguments.h"
 #include "scheduler/commands.h"
+#include "scheduler/launch.h"
 
-enum { OWN_OPTIONS = 3, WORDS_OF_ITS_OWN = 16 };
+enum { OWN_OPTIONS = 3 };
 
 static const char usage[] = "drumroll launch -n RANKS [--hostfile FILE | --hosts A,B] CONFIG [--set section.key=value]";
 
@@ -27,37 +23,13 @@ static int own_arguments(int argc, char **argv)
 	return n;
 }
 
-static int launch(int64_t ranks, char *hostfile, char *hosts, int argc, char **argv, struct err *err)
+static int launch(const struct launch *launch, struct err *err)
 {
-	char program[PATH_MAX], number[32];
-	char mpirun[] = "mpirun", n_option[] = "-n", cleanup[] = "-disable-auto-cleanup", f_option[] = "-f", h_option[] = "-hosts", run[] = "run";
-	ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-	char **words = xcalloc((size_t)argc + WORDS_OF_ITS_OWN, sizeof *words);
-	int n = 0;
+	char **words = launch_words(launch, err);
 
-	if (length < 0) {
-		free(words);
-		return err_set_errno(err, ERR_IO, "cannot find the path of this program");
-	}
-	program[length] = '\0';
-	snprintf(number, sizeof number, "%lld", (long long)ranks);
-	words[n++] = mpirun;
-	words[n++] = cleanup;
-	if (*hostfile) {
-		words[n++] = f_option;
-		words[n++] = hostfile;
-	}
-	if (*hosts) {
-		words[n++] = h_option;
-		words[n++] = hosts;
-	}
-	words[n++] = n_option;
-	words[n++] = number;
-	words[n++] = program;
-	words[n++] = run;
-	for (int i = 0; i < argc; i++) words[n++] = argv[i];
-	execvp(mpirun, words);
-	free(words);
+	if (!words) return err->code;
+	execvp(words[0], words);
+	launch_words_free(words);
 	return err_set_errno(err, ERR_IO, "cannot start mpirun; install MPICH (Debian: mpich)");
 }
 
@@ -81,10 +53,7 @@ int launch_command(int argc, char **argv)
 	int rc = arguments_parse(table, OWN_OPTIONS, own, argv, &err);
 	if (!rc && own == argc) rc = err_set(&err, ERR_USAGE, "which config? usage: %s", usage);
 	if (!rc) {
-		char *file = xstrdup(hostfile), *list = xstrdup(hosts);
-		rc = launch(ranks, file, list, argc - own, argv + own, &err);
-		free(file);
-		free(list);
+		rc = launch(&(struct launch){ .ranks = ranks, .hostfile = hostfile, .hosts = hosts, .arguments = argv + own, .n = argc - own }, &err);
 	}
 	fprintf(stderr, "drumroll: %s\n", err.text);
 	return rc == ERR_USAGE ? EXIT_USAGE : EXIT_FAILURE;

@@ -9,16 +9,20 @@
 
 #include "configs/config_arguments.h"
 #include "rollout/advantage.h"
+#include "rollout/allocation.h"
+#include "rollout/explore.h"
 #include "rollout/reward.h"
 #include "scheduler/commands.h"
 #include "scheduler/controller.h"
 #include "scheduler/model_memory.h"
+#include "scheduler/progress.h"
+#include "scheduler/prune_check.h"
 #include "scheduler/rank_guard.h"
+#include "scheduler/run_check.h"
 #include "scheduler/worker.h"
 #include "trainer_bridge/address.h"
 
-/* Options that contradict each other or name nothing. */
-static int check_config(const struct config *c, struct err *err)
+int run_check_config(const struct config *c, struct err *err)
 {
 	if (!c->model.path[0]) return err_set(err, ERR_CONFIG, "model.path is empty: name a model directory");
 	if (!c->data.prompts[0] && c->data.source != PROMPTS_FROM_TRAINER) return err_set(err, ERR_CONFIG, "data.prompts is empty: name a file of JSON lines");
@@ -30,8 +34,9 @@ static int check_config(const struct config *c, struct err *err)
 		return err_set(err, ERR_CONFIG, "the reference trainer computes untruncated log-probabilities: set rollout.top_p to 1, rollout.top_k to 0 and rollout.min_p to 0, or use trainer.kind external");
 	if (c->data.source != PROMPTS_FROM_FILE && c->trainer.kind == TRAINER_NONE)
 		return err_set(err, ERR_CONFIG, "data.source has prompts come from a trainer, but trainer.kind is none: set it to external, or data.source to file");
-	if (c->data.source == PROMPTS_FROM_TRAINER && c->trainer.kind == TRAINER_REFERENCE)
-		return err_set(err, ERR_CONFIG, "data.source is trainer, but the reference trainer submits no prompts: set trainer.kind to external, or data.source to file");
+	if (c->data.source == PROMPTS_FROM_TRAINER && (c->trainer.kind == TRAINER_REFERENCE || c->trainer.kind == TRAINER_SIMULATED))
+		return err_set(err, ERR_CONFIG, "data.source is trainer, but the %s trainer submits no prompts: set trainer.kind to external, or data.source to file",
+		               c->trainer.kind == TRAINER_SIMULATED ? "simulated" : "reference");
 	if (c->weights.keep_versions > 0 && c->trainer.kind == TRAINER_NONE)
 		return err_set(err, ERR_CONFIG, "weights.keep_versions keeps versions, but trainer.kind is none: there are no others than the model itself; set it to 0");
 	if (c->reward.kind == REWARD_NONE && c->trainer.kind == TRAINER_REFERENCE)
@@ -42,7 +47,9 @@ static int check_config(const struct config *c, struct err *err)
 		return err_set(err, ERR_CONFIG, "scheduler.max_staleness is 0, but what is generated beside the training is a version old when it is delivered: set it to at least 1, or scheduler.asynchrony to sync");
 	if (c->scheduler.kv == WEIGHTS_KEEP_KV && c->rollout.mode == ROLLOUT_QUANTIZED)
 		return err_set(err, ERR_CONFIG, "scheduler.kv is keep, but in quantized mode new weights need the room of the old keys and values to rescore what was drawn: set scheduler.kv to recompute, or another rollout.mode");
-	return 0;
+	int rc = explore_check(c, err);
+	if (!rc) rc = allocation_check(c, err);
+	return rc ? rc : prune_check_config(c, err);
 }
 
 struct inputs {
@@ -57,6 +64,7 @@ static int check_address(const struct config *c, struct err *err)
 {
 	struct address address;
 
+	if (c->metrics.listen[0] && address_parse(&address, c->metrics.listen, err)) return err_context(err, "metrics.listen");
 	if (c->trainer.kind == TRAINER_NONE || !address_parse(&address, c->bridge.listen, err)) return 0;
 	return err_context(err, "bridge.listen");
 }
@@ -136,7 +144,7 @@ struct request {
 	struct config_arguments arguments;
 };
 
-/* `--resume DIR` stands for DIR/config.yaml. */
+/* `--resume DIR` stands for DIR/config.yaml; `--json` is for progress. */
 static int read_request(struct request *r, int argc, char **argv, struct err *err)
 {
 	char **rest = xcalloc((size_t)argc + 1, sizeof *rest);
@@ -144,6 +152,10 @@ static int read_request(struct request *r, int argc, char **argv, struct err *er
 
 	r->resume_dir = NULL;
 	for (int i = 0; i < argc && !rc; i++) {
+		if (i > 0 && strcmp(argv[i], "--json") == 0) {
+			progress_use_json();
+			continue;
+		}
 		if (i == 0 || strcmp(argv[i], "--resume") != 0) {
 			rest[n++] = argv[i];
 			continue;
@@ -187,7 +199,7 @@ int run_command(int argc, char **argv)
 	int rc = read_request(&request, argc, argv, &err);
 	if (!rc) rc = load_config(&config, &request, &err);
 	if (!rc) {
-		rc = check_config(&config, &err);
+		rc = run_check_config(&config, &err);
 		if (!rc) rc = run_ranks(&config, request.resume_dir, &err);
 		config_free(&config);
 	}

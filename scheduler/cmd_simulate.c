@@ -108,11 +108,15 @@ static int check_config(const struct config *c, struct err *err)
 	double samples = (double)c->scheduler.groups_per_step * c->scheduler.over_sampling *
 	                 advantage_samples_to_draw(&c->advantage, (int)c->rollout.group_size);
 
+	if (c->rollout.mode == ROLLOUT_EXPLORE)
+		return err_set(err, ERR_CONFIG, "rollout.mode is explore, which is not simulated: what is drawn again depends on rewards; set it to speculative");
 	if (o->warmup >= o->steps)
 		return err_set(err, ERR_CONFIG, "simulate.warmup is %lld of %lld steps, which leaves none to report: set simulate.steps to more",
 		               (long long)o->warmup, (long long)o->steps);
 	if (o->read_seconds + o->row_seconds <= 0)
 		return err_set(err, ERR_CONFIG, "simulate.read_seconds and simulate.row_seconds are both 0: a round must take some time, set one of them");
+	if (c->allocation.kind != ALLOCATION_UNIFORM)
+		return err_set(err, ERR_CONFIG, "allocation.kind goes by rewards, which simulated samples do not have: set it to uniform");
 	if (samples > SAMPLES_MAX)
 		return err_set(err, ERR_TOO_BIG, "scheduler.groups_per_step, over_sampling and rollout.group_size ask for %.0f samples in flight: expected at most %d",
 		               samples, SAMPLES_MAX);

@@ -27,7 +27,6 @@
 static const double GOODBYE_SECONDS = 10;
 enum { POLL_MS = 1 };
 
-
 void controller_enter(struct controller *c, enum phase phase)
 {
 	c->phase = phase;
@@ -47,6 +46,7 @@ static void begin_step(struct controller *c)
 		c->step_began = clock_seconds();
 	}
 	controller_enter(c, PHASE_STEP);
+	controller_event(c, "step_begin", ",\"version\":%" PRId64, c->version);
 	scheduler_on_step_begin(c->scheduler, c->step, c->version);
 }
 
@@ -55,6 +55,7 @@ static void begin_eval(struct controller *c)
 	c->next_eval = 0;
 	if (c->asynchrony != ASYNCHRONY_ASYNC) step_metrics_begin(&c->metrics, c->step, c->version);
 	controller_enter(c, PHASE_EVAL);
+	controller_event(c, "evaluation", ",\"version\":%" PRId64, c->version);
 	scheduler_on_eval_begin(c->scheduler, c->step, (int)c->in->eval_prompts->n);
 }
 
@@ -81,34 +82,25 @@ static void go_on(struct controller *c)
 	else if (c->asynchrony == ASYNCHRONY_ASYNC && c->step > 0) controller_enter(c, PHASE_WANTED);
 	else if (c->asynchrony == ASYNCHRONY_ASYNC) begin_step(c);
 	else if (c->arriving) controller_broadcast_begin(c);
+	else if (controller_lacks_prompts(c)) controller_enter(c, PHASE_WANTED);
 	else begin_step(c);
 }
 
 int controller_write_metrics(struct controller *c, const char *json, struct err *err)
 {
 	int rc = run_directory_append(c->run_dir, "metrics.jsonl", json, err);
+	controller_status_metrics(c, json);
 	return rc ? rc : store_put_metrics(c->store, c->step, json, err);
 }
 
 /* The line of the batch that is out, once weights have come for it or another batch goes out. */
 static int write_step(struct controller *c, struct err *err)
 {
-	struct run_summary *s = &c->summary;
 	struct step_metrics *m = &c->out;
-	double reward = step_metrics_reward(m);
 
 	if (m->step == 0) return 0;
 	if (c->out_line) return controller_write_old_step(c, err);
-	s->steps = m->step;
-	s->tokens += m->tokens;
-	s->drafted += m->drafted;
-	s->accepted += m->accepted;
-	s->trajectories += m->trajectories;
-	s->rollout_seconds += m->rollout_seconds;
-	s->train_seconds += m->train_seconds;
-	s->broadcast_seconds += m->broadcast_seconds;
-	if (m->step == 1) s->reward_first = reward;
-	s->reward_last = reward;
+	run_summary_add(&c->summary, m);
 	progress_step(m, c->config->run.steps, (clock_seconds() - c->steps_began) / (double)(m->step - c->stored.step));
 	char *json = step_metrics_json(m);
 	int rc = controller_write_metrics(c, json, err);
@@ -123,7 +115,7 @@ static int write_step(struct controller *c, struct err *err)
  * until another batch goes out. */
 static int settle_step(struct controller *c, struct err *err)
 {
-	c->line_waits = c->server && c->out.step && !c->out.has_report;
+	c->line_waits = c->server && c->config->trainer.kind != TRAINER_SIMULATED && c->out.step && !c->out.has_report;
 	return c->line_waits ? 0 : write_step(c, err);
 }
 
@@ -164,7 +156,10 @@ static int end_eval(struct controller *c, struct err *err)
 	if (c->step == 0) c->summary.pass_rate_start = rate;
 	c->summary.pass_rate_end = rate;
 	progress_eval(c->step, rate, n, phase_seconds(c));
+	controller_event(c, "evaluation_end", ",\"pass_rate\":%.6f", rate);
 	c->step_began += phase_seconds(c);
+	c->summary.eval_seconds += phase_seconds(c);
+	if (c->step > 0) c->steps_began += phase_seconds(c);
 	snprintf(json, sizeof json, "{\"step\":%" PRId64 ",\"version\":%" PRId64 ",\"eval/pass_rate\":%.6f,\"eval/samples\":%d}",
 	         c->step, c->version, rate, n);
 	if (!rc) rc = controller_write_metrics(c, json, err);
@@ -186,6 +181,7 @@ static int deliver_batch(struct controller *c, struct err *err)
 
 	if (!rc) rc = controller_put_batch(c, err);
 	if (rc) return rc;
+	controller_live_step(c);
 	if (!c->server) return end_step(c, err);
 	c->batch_is_out = true;
 	if (c->step == c->config->run.steps) scheduler_on_rest(c->scheduler);
@@ -202,6 +198,7 @@ int controller_step_ready(struct controller *c, bool eval, struct err *err)
 	if (eval) return c->requested ? end_requested(c, err) : end_eval(c, err);
 	c->metrics.rollout_seconds = clock_seconds() - c->step_began;
 	c->metrics.stop_seconds = stopping;
+	controller_event(c, "quiet", "%s", "");
 	if (c->asynchrony != ASYNCHRONY_ONE_STEP_OFF || !c->batch_is_out) return deliver_batch(c, err);
 	c->batch_is_held = true;
 	controller_enter(c, PHASE_TRAIN);
@@ -235,6 +232,7 @@ static int end_broadcast(struct controller *c, struct err *err)
 	}
 	controller_broadcast_end(c);
 	c->version = c->current->version;
+	controller_event(c, "weights", ",\"version\":%" PRId64, c->version);
 	controller_drop_kv(c);
 	server_set_version(c->server, c->version);
 	int rc = controller_keep_version(c, err);
@@ -276,7 +274,7 @@ static void begin_work(struct controller *c)
 	weights_layout(&layout, c->in->model);
 	progress_banner(&(struct progress_banner){
 		.run_name = config->run.name, .run_dir = c->run_dir, .model_path = config->model.path, .cpu = cpu,
-		.bridge = c->server ? server_address(c->server) : NULL, .model = c->in->model,
+		.bridge = c->server ? server_address(c->server) : NULL, .metrics = c->http ? http_server_address(c->http) : NULL, .model = c->in->model,
 		.parameters = (double)layout.n_elements, .workers = c->n_ranks - 1, .threads = (int)config->worker.threads,
 		.mode = config->rollout.mode, .draft_length = config->speculation.draft_length,
 		.drafter = config->speculation.drafter, .draft = draft_options_of(&config->speculation, config->rollout.mode) });
@@ -310,6 +308,9 @@ static int advance(struct controller *c, struct err *err)
 	case PHASE_START:
 		if (controller_ranks_are_ready(c)) begin_work(c);
 		return 0;
+	case PHASE_WANTED:
+		if (c->asynchrony != ASYNCHRONY_ASYNC && (c->arriving || !controller_lacks_prompts(c))) go_on(c);
+		return 0;
 	case PHASE_TRAIN:
 		if (c->asynchrony == ASYNCHRONY_ASYNC)
 			return c->batch_is_out || c->broadcasting || server_unacknowledged(c->server) > 0 ? 0 : end_step(c, err);
@@ -340,8 +341,9 @@ int controller_on_message(struct controller *c, const struct transport_message *
 	case RANK_PARTIAL:
 	case RANK_RETURNED: rc = controller_on_result(c, m->rank, root, (enum rank_message)type, err); break;
 	case RANK_RECALLED: rc = controller_on_recalled(c, m->rank, root, err); break;
-	case RANK_STATS: rc = rank_message_add_stats(root, &c->metrics.engine, err); break;
+	case RANK_STATS: rc = controller_on_stats(c, m->rank, root, err); break;
 	case RANK_QUIET: scheduler_on_rank_quiet(c->scheduler, m->rank); break;
+	case RANK_REACHED: rc = controller_on_reached(c, m->rank, root, err); break;
 	case RANK_PROGRESS: rc = controller_on_progress(c, m->rank, root, err); break;
 	case RANK_UPDATED: rc = controller_on_updated(c, m->rank, root, err); break;
 	case RANK_FIRST: rc = controller_on_first(c, root, err); break;
@@ -350,7 +352,7 @@ int controller_on_message(struct controller *c, const struct transport_message *
 	default: rc = err_set(err, ERR_PEER, "rank %d sent message type %" PRId64 ", which is the controller's", m->rank, type);
 	}
 	message_close(message);
-	if (type != RANK_ALIVE) c->last_progress = clock_seconds();
+	if (type != RANK_ALIVE && type != RANK_STATS) c->last_progress = clock_seconds();
 	return rc;
 }
 
@@ -408,19 +410,6 @@ static bool is_sending(const struct controller *c)
 	return false;
 }
 
-/* Time in which ranks have nothing to do since the trainer has not taken, or not answered, what there is. */
-static void watch_backpressure(struct controller *c)
-{
-	bool waits = c->server && (c->phase == PHASE_TRAIN || c->phase == PHASE_WANTED);
-	double now = clock_seconds();
-
-	for (int r = 1; r < c->n_ranks && waits; r++) waits = c->ranks[r].holding == 0;
-	if (waits && c->loop_clock > 0) c->out.blocked_seconds += now - c->loop_clock;
-	c->loop_clock = waits ? now : 0;
-	if (c->server) c->out.unacknowledged = server_unacknowledged(c->server);
-	c->out.prompts_waiting = controller_prompts_waiting(c);
-}
-
 static int loop(struct controller *c, struct err *err)
 {
 	int rc = 0;
@@ -439,10 +428,11 @@ static int loop(struct controller *c, struct err *err)
 		if (!rc) rc = controller_rewards_turn(c, err);
 		controller_answer_scores(c);
 		controller_watch_streams(c);
-		watch_backpressure(c);
+		controller_watch_backpressure(c);
 		if (!rc) rc = advance(c, err);
 		if (!rc) rc = controller_do_actions(c, err);
 		if (!rc) rc = watch(c, err);
+		controller_live_turn(c);
 		if (!rc) rc = controller_do_actions(c, err); /* ranks may have been given up */
 	}
 	return !rc && c->line_waits ? write_step(c, err) : rc; /* no report has come */
@@ -470,7 +460,7 @@ static int open_bridge(struct controller *c, struct err *err)
 	rc = server_open(&c->server, &options, &callbacks, err);
 	free(listen);
 	free(secret);
-	if (!rc && config->trainer.kind == TRAINER_REFERENCE)
+	if (!rc && (config->trainer.kind == TRAINER_REFERENCE || config->trainer.kind == TRAINER_SIMULATED))
 		rc = controller_start_trainer(c, err);
 	return rc;
 }
@@ -501,14 +491,14 @@ static int controller_open(struct controller *c, struct err *err)
 	c->asynchrony = config->trainer.kind == TRAINER_NONE ? ASYNCHRONY_SYNC : (int)config->scheduler.asynchrony;
 	struct scheduler_options options = {
 		.groups_per_step = (int)config->scheduler.groups_per_step, .over_sampling = config->scheduler.over_sampling,
-		.samples_per_group = advantage_samples_to_draw(&config->advantage, (int)config->rollout.group_size),
+		.samples_per_group = controller_first_samples(c),
 		.eval_samples = (int)config->eval.samples, .partial_rollouts = config->scheduler.partial_rollouts,
 		.max_staleness = (int)config->scheduler.max_staleness, .max_deferrals = (int)config->scheduler.max_deferrals,
 		.asynchrony = (enum asynchrony)c->asynchrony, .stale_action = (enum on_stale)config->scheduler.stale_action,
 		.deferral_action = (enum on_deferrals)config->scheduler.deferral_action,
 		.order = config->scheduler.order == LEASE_LONGEST ? ORDER_LONGEST : ORDER_OLDEST,
-		.migrate = config->scheduler.migrate,
-		.offered_only = config->data.source == PROMPTS_FROM_TRAINER };
+		.migrate = config->scheduler.migrate, .offered_only = config->data.source == PROMPTS_FROM_TRAINER,
+		.samples_max = controller_samples_max(c), .extension_budget = (int)config->allocation.budget };
 
 	c->run_began = clock_seconds();
 	c->summary.pass_rate_start = c->summary.pass_rate_end = -1;
@@ -518,6 +508,7 @@ static int controller_open(struct controller *c, struct err *err)
 	c->groups = group_table_open();
 	c->lengths = length_estimate_open();
 	c->ranks = xcalloc((size_t)c->n_ranks, sizeof *c->ranks);
+	if (!rc) rc = controller_live_open(c, err);
 	if (!rc) rc = open_bridge(c, err);
 	if (!rc) rc = controller_rewards_open(c, err);
 	if (!rc && c->in->resume_dir) rc = controller_resume(c, err);
@@ -530,6 +521,7 @@ static void write_summary(struct controller *c)
 {
 	struct err err;
 	c->summary.seconds = clock_seconds() - c->run_began;
+	if (c->step > 0) c->summary.steps_seconds += clock_seconds() - c->steps_began;
 	char *json = run_summary_json(&c->summary);
 	if (run_directory_write(c->run_dir, "summary.json", json, &err)) fprintf(stderr, "drumroll: %s\n", err.text);
 	free(json);
@@ -548,6 +540,7 @@ static void controller_close(struct controller *c, bool well)
 	controller_keep_close(c, well); /* it writes from the bridge's memory */
 	if (c->server) server_close(c->server);
 	verifier_pool_close(c->verifiers);
+	controller_prune_close(c);
 	controller_weights_close(c);
 	controller_requests_close(c);
 	trainer_process_stop(&c->trainer, well ? GOODBYE_SECONDS : 1);
@@ -590,9 +583,10 @@ int controller_run(struct transport *transport, const struct controller_inputs *
 	bool stopped = rc && controller_signals(&signal_number) > 0;
 	c.summary.status = !rc ? "finished" : stopped ? "stopped" : "failed";
 	if (began) write_summary(&c);
+	controller_live_close(&c, c.summary.status);
 	if (!rc) progress_summary(&c.summary);
 	controller_close(&c, rc == 0);
-	if (began) printf("run directory: %s\n", c.run_dir);
+	if (began) progress_end(&c.summary, c.run_dir, rc ? err.text : NULL);
 	else if (!inputs->resume_dir) run_directory_remove(c.run_dir);
 	fflush(stdout);
 	return rc ? (stopped ? 130 : 1) : 0;

@@ -55,14 +55,14 @@ static void put_metrics_out(struct controller *c)
 static void add_lengths(struct controller *c)
 {
 	for (struct live_group *g = group_table_next(c->groups, 0); g; g = group_table_next(c->groups, g->id + 1))
-		for (int i = 0; i < g->n_samples && !g->eval; i++)
+		for (int i = g->first_shipped; i < g->n_samples && !g->eval && !controller_is_pool(c, g); i++)
 			if (trajectory_response_length(g->samples[i]) > 0) step_metrics_known(&c->metrics, g->samples[i]);
 }
 
 /* As it goes out: its ages, and what is too old for the loss. */
 static void stamp_group(struct controller *c, struct live_group *g)
 {
-	for (int k = 0; k < g->n_samples; k++) {
+	for (int k = g->first_shipped; k < g->n_samples; k++) {
 		stamp_staleness(c, g->samples[k]);
 		if (c->config->scheduler.stale_action == STALE_MASK) mask_stale(c, g->samples[k]);
 	}
@@ -72,17 +72,18 @@ static int store_group(struct controller *c, struct live_group *g, struct err *e
 {
 	int rc = 0;
 
-	for (int k = 0; k < g->n_samples && !rc; k++) {
+	for (int k = g->first_shipped; k < g->n_samples && !rc; k++) {
 		step_metrics_delivered(&c->metrics, g->samples[k]);
 		rc = store_put_again(c->store, g->samples[k], STORE_DELIVERED, err);
 	}
-	return rc ? rc : store_group_state(c->store, g->id, STORE_DELIVERED, c->step, err);
+	if (!rc) rc = store_group_state(c->store, g->id, STORE_DELIVERED, c->step, err);
+	return rc || g->first_shipped == 0 ? rc : store_drop_samples(c->store, g->id, g->first_shipped, err);
 }
 
 static void put_group(struct controller *c, const struct live_group *g)
 {
-	if (c->server) server_put_group(c->server, (uint64_t)c->step, c->step, controller_batch_version(c), g->completed, g->samples,
-	                                g->n_samples);
+	if (c->server) server_put_group(c->server, (uint64_t)c->step, c->step, controller_batch_version(c), g->completed,
+	                                g->samples + g->first_shipped, g->n_samples - g->first_shipped);
 }
 
 /* Stores the batch, then hands the socket what it does not have yet: a batch that a trainer can acknowledge can always
@@ -93,16 +94,18 @@ int controller_put_batch(struct controller *c, struct err *err)
 	int n = 0, rc = 0;
 
 	c->metrics.version = c->version;
+	rc = controller_prune_learn(c, err);
 	for (int i = 0; i < c->n_delivered && !rc; i++) {
 		struct live_group *g = group_table_find(c->groups, c->delivered[i]);
 		if (i >= c->n_streamed) stamp_group(c, g);
-		n += g->n_samples;
+		n += g->n_samples - g->first_shipped;
 		rc = store_group(c, g, err);
 	}
 	add_lengths(c);
 	char *line = step_metrics_json(&c->metrics);
 	if (!rc) rc = store_put_delivery(c->store, batch_id, c->step, c->version, n, line, err);
 	free(line);
+	if (!rc) rc = controller_store_extra(c, err);
 	if (!rc && !c->server) rc = store_ack_delivery(c->store, batch_id, err); /* nobody will */
 	if (!rc && c->server) rc = store_put_number(c->store, STATE_BATCH_OUT, (int64_t)batch_id, err);
 	if (!rc) rc = store_flush(c->store, err);

@@ -1,10 +1,12 @@
 /* controller_internal.h - the controller's state, shared by its files:
  * controller.c (phases and the loop), controller_samples.c (groups, leases, results),
  * controller_batches.c (batches on their way out), controller_requests.c (what a trainer asks for),
+ * controller_allocation.c (how many samples a group gets), controller_explore.c (pools, and what is drawn again),
  * controller_weights.c (a new version from the trainer to the ranks), controller_rewards.c (external verifiers),
  * controller_ranks.c (ranks that come, fall silent and come back), controller_waits.c (what is waited for),
  * controller_resume.c (a run that goes on), controller_drain.c (signals), controller_keep.c (what must survive),
- * controller_trainer.c (the reference trainer). */
+ * controller_trainer.c (the reference trainer), controller_live.c (what one sees of it),
+ * controller_status.c (where), controller_prune.c (samples ended in flight). */
 #ifndef SCHEDULER_CONTROLLER_INTERNAL_H
 #define SCHEDULER_CONTROLLER_INTERNAL_H
 
@@ -21,16 +23,18 @@
 #include "scheduler/run_directory.h"
 #include "scheduler/scheduler.h"
 #include "scheduler/store_read.h"
+#include "scheduler/timeline.h"
 #include "scheduler/verifier_pool.h"
 #include "scheduler/weights_keeper.h"
 #include "scheduler/weights_stream.h"
 #include "trainer_bridge/server.h"
+#include "trainer_bridge/server_http.h"
 
 enum phase {
 	PHASE_START,     /* ranks load the model */
 	PHASE_EVAL,      /* held-out prompts */
 	PHASE_STEP,      /* rollouts of a training step */
-	PHASE_WANTED,    /* async: generation goes on until the trainer asks for a batch */
+	PHASE_WANTED,    /* async: generation goes on until the trainer asks for a batch; else: the trainer has prompts, and none came */
 	PHASE_TRAIN,     /* the batch is out, new weights are awaited */
 	PHASE_BROADCAST, /* new weights are on their way to the ranks, and nothing else happens */
 	PHASE_FINISH,    /* acknowledgements are awaited */
@@ -63,6 +67,9 @@ struct rank_state {
 	int holding;        /* samples leased to it */
 	uint64_t *keep;     /* [n_keep] trajectory ids for the next STOP */
 	int n_keep, keep_capacity;
+	struct rank_stats stats; /* what it has told of itself, since the run began or was resumed */
+	struct rank_stats mark;  /* the same an interval ago, or less; from there to the interval's end: */
+	double tokens_per_sec, acceptance /* < 0: nothing drafted */, draft_length;
 	char cpu[16];
 };
 
@@ -81,6 +88,7 @@ struct controller {
 	struct server *server;           /* NULL with trainer.kind none */
 	pid_t trainer;                   /* 0: none of ours */
 	struct verifier_pool *verifiers; /* NULL unless reward.kind is program */
+	struct prune_desk *prune;        /* NULL unless prune.at_tokens is set */
 	struct rank_state *ranks;        /* [size]; [0] unused */
 	int n_ranks;
 	char run_dir[RUN_PATH_MAX], run_id[64];
@@ -104,6 +112,7 @@ struct controller {
 	bool requested;                  /* the evaluation that runs is a trainer's */
 	uint64_t n_completed;            /* groups */
 	bool streams;                    /* groups go out as soon as they are certain to be in the batch */
+	double slots_clock;              /* when sessions at work were last counted; 0: not yet */
 	double loop_clock;               /* when generation was last seen to wait for the trainer; 0: it does not */
 
 	uint64_t *delivered;             /* [n_delivered] group ids of the batch, in order */
@@ -130,6 +139,11 @@ struct controller {
 	struct weights_keeper *keeper;   /* NULL: no weights are kept */
 	struct store_progress stored;    /* as the run was resumed; evaluated is kept up to date */
 	bool restoring;                  /* the kept weights are on their way to ranks that have just started */
+	struct timeline *timeline;       /* NULL: none is kept */
+	struct http_server *http;        /* NULL: none */
+	char *last_line;                 /* of metrics, of the last step; owned, NULL: none yet */
+	double status_written, http_polled;
+	bool status_lost;                /* it cannot be written */
 	char *out_line;                  /* what was stored of the line of `out`, owned; NULL: it is all here */
 	int trainer_restarts;            /* since the last version */
 	bool draining;                   /* what comes back now goes to the store and nowhere else */
@@ -147,6 +161,32 @@ void controller_drop_kv(struct controller *c); /* the weights have changed */
 
 /* The group's members have all that they will get: advantages, and whether it is worth sending. */
 int controller_score_group(struct controller *c, struct live_group *g, struct err *err);
+
+/* controller_allocation.c */
+int controller_samples_max(const struct controller *c); /* of a group that is extended; 0: none is */
+
+/* n_more samples of the same prompt, 1 to scheduler_extension_room(): made, on record, and told to the scheduler. */
+int controller_extend_group(struct controller *c, struct live_group *g, int n_more, struct err *err);
+int controller_store_extra(struct controller *c, struct err *err); /* a batch is out: the budget of the next begins */
+/* All members are judged: whether the group gets more of them first, by allocation.kind. */
+int controller_allocate(struct controller *c, struct live_group *g, bool *extended, struct err *err);
+/* The group is complete: what was decided about it, into its members' meta. */
+int controller_record_allocation(struct controller *c, struct live_group *g, struct err *err);
+/* A group that was stored as it is now: its members are as large a group as it is, and it is not extended again. */
+void controller_restore_allocation(struct controller *c, struct live_group *g);
+
+/* controller_explore.c */
+
+/* Samples that a training group begins with: in explore mode those of the pool. */
+int controller_first_samples(const struct controller *c);
+/* The pool is rewarded: what is chosen of it begins again, and the group goes on.  False where it does not. */
+int controller_explore(struct controller *c, struct live_group *g, bool *extended, struct err *err);
+/* The group has only its pool, which is never delivered. */
+bool controller_is_pool(const struct controller *c, const struct live_group *g);
+/* What a lease says of a sample of explore mode; borrows the pool's. */
+void controller_explore_cargo(const struct controller *c, const struct live_group *g, int sample, struct rank_cargo *cargo);
+/* The group is complete: its samples' notes, and what the pool was worth. */
+int controller_record_exploration(struct controller *c, struct live_group *g, struct err *err);
 
 /* controller_rewards.c */
 int controller_rewards_open(struct controller *c, struct err *err);
@@ -221,6 +261,18 @@ int controller_keep_poll(struct controller *c, struct err *err);
 void controller_keep_close(struct controller *c, bool well);
 int controller_on_progress(struct controller *c, int rank, const struct message_node *root, struct err *err);
 
+/* controller_prune.c; all but the first do nothing where pruning is off. */
+int controller_prune_open(struct controller *c, struct err *err); /* once the store is open */
+void controller_prune_close(struct controller *c);
+int controller_on_reached(struct controller *c, int rank, const struct message_node *root, struct err *err);
+/* A sample of the group is done: that may be what a decision waited for. */
+int controller_prune_settled(struct controller *c, struct live_group *g, struct err *err);
+/* The group's rewards are here: false if none of it was pruned, and its advantages are to be computed as always. */
+bool controller_prune_score(struct controller *c, struct live_group *g);
+/* A batch is complete: the head learns from all groups scored since the last one. */
+int controller_prune_learn(struct controller *c, struct err *err);
+int controller_prune_restore(struct controller *c, struct live_group *g, struct err *err);
+
 /* controller_resume.c */
 int controller_resume_open(struct controller *c, struct err *err); /* instead of a new directory and store */
 int controller_resume(struct controller *c, struct err *err);      /* once there are a scheduler, a table and a server */
@@ -231,6 +283,23 @@ int controller_write_old_step(struct controller *c, struct err *err);
 /* controller_trainer.c */
 int controller_start_trainer(struct controller *c, struct err *err);
 int controller_watch_trainer(struct controller *c, struct err *err);
+
+/* controller_live.c: nothing of it changes what a run does */
+int controller_live_open(struct controller *c, struct err *err);
+void controller_live_close(struct controller *c, const char *status);
+int controller_on_stats(struct controller *c, int rank, const struct message_node *root, struct err *err);
+/* fields: as timeline_event's. */
+void controller_event(struct controller *c, const char *event, const char *fields, ...) __attribute__((format(printf, 3, 4)));
+void controller_live_step(struct controller *c); /* a batch is out */
+void controller_live_turn(struct controller *c);
+void controller_watch_backpressure(struct controller *c);
+enum rank_shown controller_rank_shown(const struct controller *c, int rank);
+
+/* controller_status.c */
+int controller_status_open(struct controller *c, struct err *err);
+void controller_status_close(struct controller *c, const char *state);
+void controller_status_turn(struct controller *c);
+void controller_status_metrics(struct controller *c, const char *json); /* a line of metrics */
 
 /* controller_drain.c */
 void controller_catch_signals(void);

@@ -53,6 +53,7 @@ int controller_keep_open(struct controller *c, struct err *err)
 	int rc = store_set_durability(c->store, run->durability, err);
 	if (!rc && c->config->trainer.kind != TRAINER_NONE && run->durability != DURABILITY_OFF && run->keep_weights > 0)
 		rc = weights_keeper_open(&c->keeper, c->run_dir, c->config->model.path, c->stored.kept, err);
+	if (!rc) rc = controller_prune_open(c, err); /* with the head that was kept */
 	return rc;
 }
 

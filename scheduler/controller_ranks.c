@@ -8,6 +8,7 @@
  * before its READY to the RESET is of the time before. */
 #include <inttypes.h>
 #include <stdarg.h>
+#include <string.h>
 #include <time.h>
 
 #include "scheduler/controller_internal.h"
@@ -29,6 +30,9 @@ static void note_event(struct controller *c, const char *event, int rank, const 
 	snprintf(json, sizeof json, "{\"time\":%lld.%03ld,\"event\":\"%s\",\"rank\":%d,\"step\":%" PRId64 ",\"text\":\"%s\"}",
 	         (long long)now.tv_sec, now.tv_nsec / 1000000, event, rank, c->step, text);
 	progress_note("rank %d %s", rank, text);
+	char name[32];
+	snprintf(name, sizeof name, "rank_%s", strcmp(event, "back") == 0 ? "returned" : event);
+	controller_event(c, name, ",\"of_rank\":%d", rank);
 	if (run_directory_append(c->run_dir, "events.jsonl", json, &err)) progress_note("events.jsonl: %s", err.text);
 }
 

@@ -155,6 +155,15 @@ void controller_return_prompt(struct controller *c, struct live_group *g)
 
 int controller_prompts_waiting(const struct controller *c) { return c->desk ? c->desk->queue.n : 0; }
 
+bool controller_lacks_prompts(const struct controller *c)
+{
+	struct scheduler_counts counts;
+
+	if (c->config->data.source != PROMPTS_FROM_TRAINER || controller_prompts_waiting(c) > 0) return false;
+	scheduler_counts_read(c->scheduler, &counts);
+	return counts.groups_open + counts.groups_complete == 0;
+}
+
 /* ---- evaluations ---- */
 
 static void evaluation_free(struct evaluation *e)

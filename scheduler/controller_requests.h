@@ -42,5 +42,7 @@ void controller_scores_keep(struct controller *c, int64_t version, const struct 
 /* Scores are still being computed. */
 bool controller_has_requests(const struct controller *c);
 int controller_prompts_waiting(const struct controller *c);
+/* Only the trainer has prompts, and all that it submitted have been delivered: a step would have nothing to begin with. */
+bool controller_lacks_prompts(const struct controller *c);
 
 #endif

@@ -72,16 +72,17 @@ static int restore_group(void *context, const struct stored_group *stored, struc
 	rc = store_get_group(c->store, g->id, g->samples, g->n_samples, err);
 	for (int i = 0; i < g->n_samples && !rc; i++)
 		if (g->samples[i]) rc = check_sample(c, g->samples[i], prompt, err);
+	controller_restore_allocation(c, g);
 	controller_open_samples(c, g, prompt, epoch);
 	for (int i = 0; i < g->n_samples && !rc; i++) {
 		struct trajectory *t = g->samples[i];
 		if (t->finish == FINISH_NONE) rc = store_add_increments(c->store, t, err);
 		bool done = t->finish != FINISH_NONE;
 		if (rc || (!done && trajectory_response_length(t) == 0)) continue;
-		if (done && t->finish != FINISH_ERROR) length_estimate_learn(c->lengths, t);
+		if (done && t->finish != FINISH_ERROR && t->finish != FINISH_PRUNED) length_estimate_learn(c->lengths, t);
 		scheduler_restore_sample(c->scheduler, g->id, i, done, t->deferrals, oldest_version(c, t));
 	}
-	return rc;
+	return rc ? rc : controller_prune_restore(c, g, err);
 }
 
 /* ---- batches, metrics, weights ---- */
@@ -166,10 +167,13 @@ int controller_resume(struct controller *c, struct err *err)
 	int unacknowledged = c->server ? server_unacknowledged(c->server) : 0;
 	/* Weights that came for the last batch and are lost come again, where somebody is bound to push them. */
 	bool again = s->kept < s->version && (c->config->trainer.kind == TRAINER_REFERENCE || unacknowledged > 0);
-	c->batch_is_out = c->server && s->step > 0 && (s->batch_out > 0 || again);
+	/* A simulated trainer does not know what it had pushed before: it answers the batches that it is given. */
+	bool owed = c->config->trainer.kind != TRAINER_SIMULATED || unacknowledged > 0;
+	c->batch_is_out = c->server && s->step > 0 && owed && (s->batch_out > 0 || again);
 	scheduler_restore_version(c->scheduler, c->version, unacknowledged > 0 ? unacknowledged : c->batch_is_out);
 	step_metrics_begin(&c->metrics, s->step + 1, c->version);
 	c->metrics.dropped = s->dropped;
+	scheduler_restore_extra(c->scheduler, s->extra);
 	rc = store_drop_unresumed(c->store, err);
 	if (!rc) rc = store_each_open_group(c->store, restore_group, c, err);
 	if (!rc) rc = restore_metrics(c, err);

@@ -71,7 +71,7 @@ void controller_rewards_forget(struct controller *c, const struct live_group *g)
 static int over_budget(struct controller *c, int lost, double budget, const char *name, const char *last, struct err *err)
 {
 	double batch = (double)c->config->scheduler.groups_per_step *
-	               advantage_samples_to_draw(&c->config->advantage, (int)c->config->rollout.group_size);
+	               (controller_samples_max(c) ? controller_samples_max(c) : controller_first_samples(c));
 
 	if (lost <= budget * batch) return 0;
 	return err_set(err, ERR_PEER, "%d samples of step %" PRId64 " have no reward, more than %s allows (%g of a batch of %.0f); "

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "rollout/allocation.h"
 #include "scheduler/clock.h"
 #include "scheduler/controller_internal.h"
 
@@ -102,6 +103,7 @@ static int lease_sample(struct controller *c, const struct action *a, struct err
 	/* Its prompt is computed there but for the last token, which every sample computes itself. */
 	if (!has_had_prompt(g, a->rank)) c->metrics.needed_prompt_tokens += (uint64_t)g->samples[a->sample]->n_prompt - 1;
 	struct rank_cargo cargo = { .kv = g->kv[a->sample], .unscored = g->unscored };
+	controller_explore_cargo(c, g, a->sample, &cargo);
 	int rc = rank_message_send_trajectory(c->transport, a->rank, c->writer, RANK_LEASE, a->lease, g->samples[a->sample],
 	                                      &cargo, err);
 	kv_drop(c, &g->kv[a->sample]);
@@ -133,7 +135,10 @@ static void keep_sample(struct controller *c, const struct action *a)
 static int stop_rank(struct controller *c, int rank, struct err *err)
 {
 	struct rank_state *r = &c->ranks[rank];
-	if (c->stop_began == 0) c->stop_began = clock_seconds();
+	if (c->stop_began == 0) {
+		c->stop_began = clock_seconds();
+		controller_event(c, "stop", "%s", "");
+	}
 	if (!rank_serves(r)) return 0;
 	rank_message_begin(c->writer, RANK_STOP, 1);
 	message_key(c->writer, "keep");
@@ -147,12 +152,12 @@ static int stop_rank(struct controller *c, int rank, struct err *err)
 	return rank_message_send(c->transport, rank, c->writer, err);
 }
 
-/* Of a group that is given up. */
+/* Of a group that is given up, or pruned. */
 static int cancel_sample(struct controller *c, const struct action *a, struct err *err)
 {
 	struct live_group *g = group_table_find(c->groups, a->group);
 
-	c->metrics.cancelled++;
+	c->metrics.cancelled += g->samples[a->sample]->finish != FINISH_PRUNED;
 	if (!rank_serves(&c->ranks[a->rank]) || g->leases[a->sample] != a->lease) return 0; /* the rank was lost since */
 	g->leases[a->sample] = 0;
 	controller_orphan_settled(c, g, a->sample);
@@ -189,21 +194,32 @@ static const char *first_error(const struct live_group *g)
 	return "none was given";
 }
 
+static bool teaches_nothing(const struct controller *c, const struct live_group *g)
+{
+	return g->advantage.degenerate || allocation_is_too_easy(c->config, g->samples, g->n_samples);
+}
+
 int controller_score_group(struct controller *c, struct live_group *g, struct err *err)
 {
 	const struct config_advantage *options = &c->config->advantage;
 	uint64_t id = g->id;
-	bool keep = true;
-	int rc = 0;
+	bool keep = true, extended = false;
 
 	assert(g);
+	int rc = controller_allocate(c, g, &extended, err);
+	if (rc || extended) return rc;
+	rc = controller_record_allocation(c, g, err);
+	if (!rc) rc = controller_record_exploration(c, g, err);
+	bool pool = controller_is_pool(c, g);
+	struct trajectory **members = g->samples + g->first_shipped;
+	int n_members = g->n_samples - g->first_shipped;
 	g->completed = ++c->n_completed;
 	if (!g->eval && !g->unscored && c->config->reward.kind != REWARD_NONE) {
-		advantage_compute(g->samples, g->n_samples, options, &g->advantage);
+		if (!controller_prune_score(c, g)) advantage_compute(members, n_members, options, &g->advantage);
 		int scored = 0;
-		for (int i = 0; i < g->n_samples; i++) scored += g->samples[i]->has_reward;
+		for (int i = 0; i < n_members; i++) scored += members[i]->has_reward;
 		double limit = options->drop_limit * (double)c->config->scheduler.groups_per_step;
-		int needed = options->min_group < g->n_samples ? (int)options->min_group : g->n_samples;
+		int needed = options->min_group < n_members ? (int)options->min_group : n_members;
 		if (g->submitted) keep = true; /* who submitted a prompt gets its group */
 		else if (scored < needed) {
 			keep = g->kept;
@@ -211,8 +227,9 @@ int controller_score_group(struct controller *c, struct live_group *g, struct er
 			if (++c->metrics.unscored > limit + (double)c->config->scheduler.groups_per_step)
 				rc = err_set(err, ERR_STATE, "%d groups of step %" PRId64 " have fewer than %d samples with a reward "
 				             "(advantage.min_group); the last error: %s", c->metrics.unscored, c->step, needed, first_error(g));
-		} else if (options->drop_degenerate && g->advantage.degenerate) keep = g->kept || c->metrics.dropped + 1 > limit;
-		step_metrics_group(&c->metrics, g->samples, g->n_samples, &g->advantage, !keep);
+		} else if (options->drop_degenerate && teaches_nothing(c, g)) keep = g->kept || c->metrics.dropped + 1 > limit;
+		keep = keep && !pool;
+		step_metrics_group(&c->metrics, members, n_members, &g->advantage, !keep);
 	}
 	/* What is kept is put as each sample is done, and again when it is delivered. */
 	for (int i = 0; i < g->n_samples && !rc && !keep; i++)
@@ -344,7 +361,8 @@ int controller_on_result(struct controller *c, int rank, const struct message_no
 	kv_hold(c, &g->kv[sample], &cargo.kv);
 	if (t->finish == FINISH_ERROR && c->metrics.failed <= FAILURES_SHOWN)
 		progress_note("sample %d of prompt %s failed: %s", sample, t->prompt_id, t->error ? t->error : "no reason given");
-	return result_settled(c, g, sample, lease, type, err);
+	rc = result_settled(c, g, sample, lease, type, err);
+	return rc || type != RANK_DONE ? rc : controller_prune_settled(c, g, err);
 }
 
 int controller_on_recalled(struct controller *c, int rank, const struct message_node *root, struct err *err)

@@ -9,13 +9,13 @@
 #include "scheduler/controller_internal.h"
 #include "scheduler/trainer_process.h"
 
-static const char *phase_name(enum phase phase)
+static const char *phase_name(const struct controller *c)
 {
 	static const char *const names[] = { "the ranks to load the model", "held-out samples", "samples of this step",
 	                                     "the trainer to ask for a batch",
 	                                     "new weights from the trainer", "the ranks to take new weights",
 	                                     "the trainer's acknowledgement", "nothing" };
-	return names[phase];
+	return c->phase == PHASE_WANTED && c->asynchrony != ASYNCHRONY_ASYNC ? "the trainer to submit prompts" : names[c->phase];
 }
 
 /* The step goes on when the trainer submits more. */
@@ -96,8 +96,8 @@ int controller_waits_check(struct controller *c, struct err *err)
 	if (c->verifiers) describe_verifiers(c, text, sizeof text);
 	if (waited > limit)
 		return err_set(err, ERR_TIMEOUT, "nothing has happened for %.0f s (%s) while waiting for %s%s", waited,
-		               patient ? "trainer.stall_seconds" : "run.stall_seconds", phase_name(c->phase), text);
-	progress_note("waiting for %s since %.1f s%s", phase_name(c->phase), waited, text);
+		               patient ? "trainer.stall_seconds" : "run.stall_seconds", phase_name(c), text);
+	progress_note("waiting for %s since %.1f s%s", phase_name(c), waited, text);
 	c->report_after = 2 * waited;
 	return 0;
 }

@@ -7,6 +7,7 @@
  * One version is on its way at a time.  One that is pushed while another is complete but not yet in use is logged
  * only, and streamed when that one is everywhere, or in its place.  Nothing is copied: logs name ranges of the
  * bridge's two buffers, and controller_ready says which of them must not be overwritten. */
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "scheduler/clock.h"
@@ -156,6 +157,7 @@ void controller_broadcast_begin(struct controller *c)
 	c->summed = false;
 	c->requantize_seconds = 0;
 	c->broadcast_began = clock_seconds();
+	controller_event(c, "weights_commit", ",\"version\":%" PRId64, c->arriving->version);
 	if (!c->stream || !reaches_all(c)) open_stream(c, c->arriving);
 	if (c->asynchrony != ASYNCHRONY_ASYNC) controller_enter(c, PHASE_BROADCAST);
 }

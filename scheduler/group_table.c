@@ -26,6 +26,7 @@ static void live_group_free(struct live_group *g)
 	if (g) {
 		submitted_prompt_free(g->submitted);
 		free(g->kv);
+		free(g->pruning);
 		free(g->ranks);
 		free(g->moving);
 		free(g->judging);
@@ -59,7 +60,7 @@ struct live_group *group_table_add(struct group_table *table, uint64_t id, int n
 	struct live_group *g = xcalloc(1, sizeof *g);
 	g->id = id;
 	g->eval = eval;
-	g->n_samples = n_samples;
+	g->n_samples = g->n_first = n_samples;
 	g->samples = xcalloc((size_t)n_samples, sizeof *g->samples);
 	g->leases = xcalloc((size_t)n_samples, sizeof *g->leases);
 	g->holders = xcalloc((size_t)n_samples, sizeof *g->holders);
@@ -69,6 +70,25 @@ struct live_group *group_table_add(struct group_table *table, uint64_t id, int n
 	g->kv = xcalloc((size_t)n_samples, sizeof *g->kv);
 	table->window[need - 1] = g;
 	return g;
+}
+
+static void *extend(void *items, int n, int n_more, size_t size)
+{
+	char *longer = xrealloc(items, (size_t)(n + n_more) * size);
+	memset(longer + (size_t)n * size, 0, (size_t)n_more * size);
+	return longer;
+}
+
+void group_table_extend(struct live_group *g, int n_more)
+{
+	g->samples = extend(g->samples, g->n_samples, n_more, sizeof *g->samples);
+	g->leases = extend(g->leases, g->n_samples, n_more, sizeof *g->leases);
+	g->holders = extend(g->holders, g->n_samples, n_more, sizeof *g->holders);
+	g->orphans = extend(g->orphans, g->n_samples, n_more, sizeof *g->orphans);
+	g->moving = extend(g->moving, g->n_samples, n_more, sizeof *g->moving);
+	g->judging = extend(g->judging, g->n_samples, n_more, sizeof *g->judging);
+	g->kv = extend(g->kv, g->n_samples, n_more, sizeof *g->kv);
+	g->n_samples += n_more;
 }
 
 struct live_group *group_table_find(const struct group_table *table, uint64_t id)

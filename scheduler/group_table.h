@@ -15,6 +15,8 @@ struct live_group {
 	struct submitted_prompt *submitted; /* what it was opened for, owned; NULL: a prompt of the run's */
 	uint64_t completed;          /* counts up as groups are complete */
 	int n_samples;
+	int n_first;                 /* it began with so many; fewer than n_samples once it was extended */
+	int first_shipped;           /* explore mode: n_first once it was chosen from the pool; those before are not delivered */
 	struct trajectory **samples; /* [n_samples], owned: each as last known */
 	uint64_t *leases;            /* [n_samples], current lease number, 0: none */
 	int *holders;                /* [n_samples], rank of that lease, or of the last one */
@@ -27,6 +29,7 @@ struct live_group {
 	int *ranks;                  /* [n_ranks], ranks that have had its prompt */
 	int n_ranks;
 	struct group_advantage advantage; /* once complete */
+	struct pruning *pruning;     /* owned, one allocation (controller_prune.c); NULL: nothing of it has been judged */
 	bool kept;                   /* it was scored and kept before the run was resumed */
 };
 
@@ -37,6 +40,8 @@ void group_table_close(struct group_table *table);
 
 /* id above all before it; samples and leases zeroed. */
 struct live_group *group_table_add(struct group_table *table, uint64_t id, int n_samples, bool eval);
+/* n_more samples without trajectories yet. */
+void group_table_extend(struct live_group *g, int n_more);
 struct live_group *group_table_find(const struct group_table *table, uint64_t id); /* NULL if not live */
 void group_table_remove(struct group_table *table, uint64_t id);                   /* frees its samples */
 

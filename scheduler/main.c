@@ -16,17 +16,21 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	bool explains_itself; /* answers --help */
 } commands[] = {
-	{ "run", "CONFIG | --resume DIR [--set section.key=value]", "a rollout cluster: mpirun -n 3 drumroll run CONFIG", run_command },
+	{ "run", "CONFIG | --resume DIR [--json] [--set ...]", "a rollout cluster: mpirun -n 3 drumroll run CONFIG", run_command },
 	{ "launch", "-n RANKS CONFIG [--set ...]", "the same, mpirun included: on this machine, a hostfile, or in a Slurm job", launch_command, true },
+	{ "top", "RUN_DIR|HOST:PORT [--json]", "a run as it goes, live on a terminal", top_command, true },
 	{ "trainer", "CONFIG [--connect ADDRESS]", "the reference trainer, connected to a run's socket", trainer_command },
 	{ "inspect", "DIR [--json]", "a model directory: shapes, memory, and what would be refused", inspect_command, true },
 	{ "generate", "--model DIR --prompts FILE ...", "samples from prompts, one process", generate_command, true },
 	{ "score", "--model DIR --in FILE ...", "log-probabilities of given tokens", score_command, true },
 	{ "tokenize", "--model DIR [--decode]", "text to token ids and back, JSON lines", tokenize_command, true },
-	{ "export", "RUN_DIR [--stable]", "a run's trajectories as JSON lines", export_command },
+	{ "replay", "RUN_DIR [--mode M] [--serve CONFIG] ...", "draw recorded trajectories again and compare; or feed a trainer from them", replay_command, true },
+	{ "export", "RUN_DIR [--format jsonl|csv|npz] ...", "a run's trajectories as JSON lines, a table, or NumPy arrays", export_command, true },
 	{ "calibrate", "--model DIR [--out FILE]", "what calls cost on this machine, for speculation.costs", calibrate_command, true },
 	{ "bench", "kernels|decode|speculation ...", "measurements beside the machine's limits", bench_command, true },
+	{ "throughput", "CONFIG [--list] [--out DIR]", "experiments: whole runs of what a config varies, compared", throughput_command, true },
 	{ "simulate", "CONFIG [--set section.key=value]", "a cluster of thousands of ranks in virtual time", simulate_command, true },
+	{ "report", "DIR... [--out FILE.html]", "what runs and sweeps did, as one HTML file with plots", report_command, true },
 	{ "pretrain", "CONFIG --out DIR", "make the quickstart model from nothing", pretrain_command },
 	{ "config", "CONFIG | --default", "the effective config, or every option explained", config_command, true },
 };
@@ -36,7 +40,7 @@ static void usage(FILE *out)
 {
 	fprintf(out, "drumroll: rollouts for LLM post-training on CPU clusters\n\n");
 	for (int i = 0; i < N_COMMANDS; i++)
-		fprintf(out, "  drumroll %-9s %-33s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
+		fprintf(out, "  drumroll %-10s %-40s %s\n", commands[i].name, commands[i].arguments, commands[i].help);
 }
 
 /* Ranks, trainer and verifiers share cores, so a thread that spins at a barrier for a descheduled

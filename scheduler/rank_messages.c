@@ -1,6 +1,7 @@
 /* rank_messages.c - the parts that several messages share. */
 #include "scheduler/rank_messages.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,7 +48,7 @@ int rank_message_send_trajectory(struct transport *transport, int rank, struct m
                                  enum rank_message type, uint64_t lease, const struct trajectory *trajectory,
                                  const struct rank_cargo *cargo, struct err *err)
 {
-	rank_message_begin(writer, type, (cargo->kv.bytes ? 9 : 5) + cargo->unscored);
+	rank_message_begin(writer, type, (cargo->kv.bytes ? 9 : 5) + cargo->unscored + cargo->explored + (cargo->proposal != NULL));
 	put_uint(writer, "lease", lease);
 	message_key(writer, "trajectory");
 	codec_put_trajectory(writer, trajectory);
@@ -58,6 +59,14 @@ int rank_message_send_trajectory(struct transport *transport, int rank, struct m
 	if (cargo->unscored) {
 		message_key(writer, "unscored");
 		message_put_bool(writer, true);
+	}
+	if (cargo->explored) {
+		message_key(writer, "explored");
+		message_put_bool(writer, true);
+	}
+	if (cargo->proposal) {
+		message_key(writer, "proposal");
+		message_put_bin(writer, cargo->proposal, cargo->proposal_bytes);
 	}
 	return rank_message_send(transport, rank, writer, err);
 }
@@ -72,6 +81,9 @@ int rank_message_get_cargo(const struct message_node *root, struct rank_cargo *c
 	if (!rc) rc = message_get_uint(root, "recomputed_tokens", &cargo->recomputed_tokens, err);
 	if (!rc) rc = message_get_uint(root, "imported_tokens", &cargo->imported_tokens, err);
 	cargo->unscored = message_field(root, "unscored") != NULL;
+	cargo->explored = message_field(root, "explored") != NULL;
+	if (!rc && message_field(root, "proposal"))
+		rc = message_get_bin(root, "proposal", &cargo->proposal, &cargo->proposal_bytes, err);
 	if (rc || !message_field(root, "kv")) return rc;
 	rc = message_get_int(root, "kv_version", 0, INT64_MAX, &cargo->kv.version, err);
 	if (!rc) rc = message_get_int(root, "kv_mode", 0, INT32_MAX, &mode, err);
@@ -121,29 +133,124 @@ void rank_message_put_increment(struct message_writer *writer, uint64_t lease, c
 	free(segments);
 }
 
-int rank_message_send_stats(struct transport *transport, int rank, struct message_writer *writer,
-                            const struct engine_stats *now, struct engine_stats *before, struct err *err)
+void rank_stats_add(struct rank_stats *sums, const struct rank_stats *added)
+{
+	struct engine_stats *to = &sums->engine;
+	const struct engine_stats *from = &added->engine;
+#define ADD(name) to->name += from->name;
+#define ADD_TIME(name) sums->name += added->name;
+	ENGINE_SUMS(ADD)
+	RANK_SUMS(ADD_TIME)
+#undef ADD
+#undef ADD_TIME
+	for (int i = 0; i < ENGINE_POSITIONS; i++) {
+		to->drafted_by_position[i] += from->drafted_by_position[i];
+		to->accepted_by_position[i] += from->accepted_by_position[i];
+	}
+	to->active = from->active;
+	to->queued = from->queued;
+	to->kv_pages_used = from->kv_pages_used;
+	to->kv_pages_max = from->kv_pages_max;
+	sums->version = added->version;
+}
+
+/* u64 each, without the zeros at the end. */
+static void put_positions(struct message_writer *writer, const char *key, const uint64_t now[ENGINE_POSITIONS],
+                          const uint64_t before[ENGINE_POSITIONS])
+{
+	uint64_t added[ENGINE_POSITIONS];
+	size_t n = 0;
+
+	for (size_t i = 0; i < ENGINE_POSITIONS; i++) {
+		added[i] = now[i] - before[i];
+		if (added[i]) n = i + 1;
+	}
+	message_key(writer, key);
+	message_put_bin(writer, added, n * sizeof *added);
+}
+
+void rank_message_put_stats(struct message_writer *writer, const struct rank_stats *now, struct rank_stats *before)
 {
 #define COUNT(name) + 1
 #define PUT(name) \
 	message_key(writer, #name); \
-	message_put_real(writer, (double)(now->name - before->name));
-	rank_message_begin(writer, RANK_STATS, 0 ENGINE_SUMS(COUNT));
+	message_put_real(writer, (double)(now->engine.name - before->engine.name));
+#define PUT_TIME(name) \
+	message_key(writer, #name); \
+	message_put_real(writer, now->name - before->name);
+	rank_message_begin(writer, RANK_STATS, 7 ENGINE_SUMS(COUNT) RANK_SUMS(COUNT));
 	ENGINE_SUMS(PUT)
+	RANK_SUMS(PUT_TIME)
 #undef COUNT
 #undef PUT
+#undef PUT_TIME
+	put_positions(writer, "drafted_by_position", now->engine.drafted_by_position, before->engine.drafted_by_position);
+	put_positions(writer, "accepted_by_position", now->engine.accepted_by_position, before->engine.accepted_by_position);
+	put_uint(writer, "active", (uint64_t)now->engine.active);
+	put_uint(writer, "queued", (uint64_t)now->engine.queued);
+	put_uint(writer, "kv_pages_used", (uint64_t)now->engine.kv_pages_used);
+	put_uint(writer, "kv_pages_max", (uint64_t)now->engine.kv_pages_max);
+	put_uint(writer, "version", (uint64_t)now->version);
 	*before = *now;
-	return rank_message_send(transport, rank, writer, err);
 }
 
-int rank_message_add_stats(const struct message_node *root, struct engine_stats *sums, struct err *err)
+/* A finite number; whole: a count that a double holds exactly. */
+static int get_sum(const struct message_node *root, const char *key, bool whole, double *value, struct err *err)
 {
-	double added;
-	int rc = 0;
-#define ADD(name) \
-	if (!rc) rc = message_get_real(root, #name, &added, err); \
-	if (!rc) sums->name += (__typeof__(sums->name))added;
-	ENGINE_SUMS(ADD)
-#undef ADD
+	static const double COUNT_MAX = 9007199254740992.0; /* 2^53 */
+	int rc = message_get_real(root, key, value, err);
+
+	if (rc || (isfinite(*value) && (!whole || (*value >= 0 && *value <= COUNT_MAX && *value == floor(*value))))) return rc;
+	return err_set(err, ERR_INVALID, "field '%s' of STATS: expected %s, found %g", key,
+	               whole ? "a count" : "a finite number", *value);
+}
+
+static int get_positions(const struct message_node *root, const char *key, uint64_t to[ENGINE_POSITIONS], struct err *err)
+{
+	const void *bytes;
+	size_t n_bytes;
+
+	int rc = message_get_bin(root, key, &bytes, &n_bytes, err);
+	if (rc) return rc;
+	if (n_bytes > ENGINE_POSITIONS * sizeof *to || n_bytes % sizeof *to != 0)
+		return err_set(err, ERR_INVALID, "field '%s' of STATS: expected at most %d numbers of 8 bytes, found %zu bytes", key,
+		               ENGINE_POSITIONS, n_bytes);
+	memcpy(to, bytes, n_bytes);
+	for (int i = 0; i < ENGINE_POSITIONS; i++)
+		if (to[i] > UINT64_C(1) << 53) return err_set(err, ERR_INVALID, "field '%s' of STATS: number %d is no count", key, i);
+	return 0;
+}
+
+static int get_gauge(const struct message_node *root, const char *key, int *value, struct err *err)
+{
+	int64_t wide = 0;
+	int rc = message_get_int(root, key, 0, INT32_MAX, &wide, err);
+
+	*value = (int)wide;
 	return rc;
+}
+
+int rank_message_get_stats(const struct message_node *root, struct rank_stats *added, struct err *err)
+{
+	struct engine_stats *e = &added->engine;
+	double value = 0;
+	int rc = 0;
+
+	*added = (struct rank_stats){0};
+#define GET(name) \
+	if (!rc) rc = get_sum(root, #name, (__typeof__(e->name))0.5 == 0, &value, err); \
+	if (!rc) e->name = (__typeof__(e->name))value;
+#define GET_TIME(name) \
+	if (!rc) rc = get_sum(root, #name, false, &added->name, err);
+	ENGINE_SUMS(GET)
+	RANK_SUMS(GET_TIME)
+#undef GET
+#undef GET_TIME
+	if (!rc) rc = get_positions(root, "drafted_by_position", e->drafted_by_position, err);
+	if (!rc) rc = get_positions(root, "accepted_by_position", e->accepted_by_position, err);
+	if (!rc) rc = get_gauge(root, "active", &e->active, err);
+	if (!rc) rc = get_gauge(root, "queued", &e->queued, err);
+	if (!rc) rc = get_gauge(root, "kv_pages_used", &e->kv_pages_used, err);
+	if (!rc) rc = get_gauge(root, "kv_pages_max", &e->kv_pages_max, err);
+	return rc ? rc : message_get_int(root, "version", 0, INT64_MAX, &added->version, err);
 }

@@ -5,7 +5,7 @@
  *
  *   controller -> worker
  *     START    context (positions the longest sequence may need)
- *     LEASE    lease, trajectory, [cargo], [unscored]
+ *     LEASE    lease, trajectory, [cargo], [unscored], [explored], [proposal (i32)]
  *     STOP     keep (array of {id}: trajectories that go on to their end)
  *     RECALL   recall, keep (samples; what it holds beyond them goes back)
  *     ALIVE    (said every few seconds, so that silence means that the controller is gone)
@@ -25,10 +25,12 @@
  *     PARTIAL  lease, trajectory, cargo
  *     RETURNED lease, trajectory, cargo   by a recall
  *     RECALLED recall   (all of it has been answered)
- *     STATS    the sums of struct engine_stats (rollout/engine.h), by name, since the last STATS; before QUIET,
- *              and before the last of what was held is DONE
+ *     STATS    struct rank_stats: its sums, by name, since the last STATS, and what is so now; before QUIET, before the
+ *              last of what was held is DONE, and every run.timeline_seconds
  *     PROGRESS samples (array of {id, lease, start, tokens i32, logprobs f32, segments}: what each in flight has got from
  *              token `start` on, every half of run.commit_seconds, so that it is not generated again after a crash)
+ *     REACHED  id, lease, version, hidden (f32 [dim]): the sample has gone past prune.at_tokens, and this is the policy's
+ *              hidden state there, computed by `version`; a PROGRESS with its tokens comes before
  *     QUIET    nothing is held but what had to be kept
  *     UPDATED  version, seconds (from COMMIT on), requantize (seconds of packing and quantizing in all)
  *     FIRST    version: samples have grown under it for the first time
@@ -69,6 +71,7 @@ enum rank_message {
 	RANK_UPDATED,
 	RANK_FIRST,
 	RANK_PROGRESS,
+	RANK_REACHED,
 	RANK_FAILED
 };
 
@@ -84,6 +87,9 @@ struct rank_cargo {
 	/* engine_stats of the rank since its last message of this kind */
 	uint64_t prompt_tokens, recomputed_tokens, imported_tokens;
 	bool unscored;       /* LEASE: no verifier is to be asked */
+	bool explored;       /* LEASE: the quantized copy draws it (explore mode) */
+	const void *proposal; /* LEASE: i32[proposal_bytes / 4], at any address, borrowed; NULL: none */
+	size_t proposal_bytes;
 	struct kv_parcel kv; /* borrowed; bytes NULL: none */
 };
 
@@ -101,9 +107,23 @@ int rank_message_get_trajectory(const struct message_node *root, uint64_t *lease
 void rank_message_put_increment(struct message_writer *writer, uint64_t lease, const struct trajectory *trajectory,
                                 int32_t start);
 
-/* STATS: what has been added to the sums since `before`, which becomes `now`; and into sums. */
-int rank_message_send_stats(struct transport *transport, int rank, struct message_writer *writer,
-                            const struct engine_stats *now, struct engine_stats *before, struct err *err);
-int rank_message_add_stats(const struct message_node *root, struct engine_stats *sums, struct err *err);
+/* What a rank has done since it began, and what it is at. */
+struct rank_stats {
+	struct engine_stats engine;
+	/* Seconds of its one thread outside its engine: at new weights, asking the verifier, without anything to do; and in all. */
+	double weights_seconds, reward_seconds, wait_seconds, seconds;
+	int64_t version; /* of its weights */
+};
+
+/* X(name) for each of the sums beside the engine's. */
+#define RANK_SUMS(X) X(weights_seconds) X(reward_seconds) X(wait_seconds) X(seconds)
+
+/* Sums are added, the rest is `added`'s. */
+void rank_stats_add(struct rank_stats *sums, const struct rank_stats *added);
+
+/* A whole STATS: what has been added to the sums since `before`, which becomes `now`. */
+void rank_message_put_stats(struct message_writer *writer, const struct rank_stats *now, struct rank_stats *before);
+/* ERR_MISSING, ERR_INVALID: not finite, or a count that is not one; *added is then of no use. */
+int rank_message_get_stats(const struct message_node *root, struct rank_stats *added, struct err *err);
 
 #endif

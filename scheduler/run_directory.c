@@ -118,7 +118,8 @@ char *run_directory_config_text(const struct config *config)
 void run_directory_remove(const char *run_dir)
 {
 	static const char *const files[] = { "config.yaml", "drumroll.db", "drumroll.db-wal", "drumroll.db-shm", "drumroll.lock",
-	                                     "trainer.log", "trainer.ckpt.lock", "verifier.log" };
+	                                     "trainer.log", "trainer.ckpt.lock", "verifier.log",
+	                                     "timeline.jsonl", "status.json" };
 	char path[RUN_PATH_MAX + 64];
 
 	if (!run_dir[0]) return; /* none was made */

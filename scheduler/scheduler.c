@@ -107,6 +107,18 @@ void scheduler_on_sample_done(struct scheduler *scheduler, uint64_t group, int s
 	step_advance(scheduler);
 }
 
+void scheduler_on_sample_pruned(struct scheduler *scheduler, uint64_t group, int index)
+{
+	struct group *found = group_map_find(&scheduler->groups, group);
+	struct sample *sample = found && index >= 0 && index < found->n_samples ? &found->samples[index] : NULL;
+	if (!sample || sample->state == SAMPLE_DONE)
+		return;
+	sample_leave(scheduler, sample);
+	scheduler->pruned++;
+	group_sample_done(scheduler, sample);
+	step_advance(scheduler);
+}
+
 void scheduler_on_sample_partial(struct scheduler *scheduler, uint64_t group, int sample, uint64_t lease,
                                  int64_t oldest_version)
 {
@@ -131,6 +143,7 @@ void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool
 	if (!scored || scored->state != GROUP_SCORING)
 		return;
 	struct pool *pool = &scheduler->pools[scored->eval];
+	group_settle(scheduler, scored);
 	pool->n_scoring--;
 	if (keep || scored->eval) {
 		scored->state = GROUP_KEPT;
@@ -160,6 +173,7 @@ void scheduler_restore_group(struct scheduler *scheduler, uint64_t group, int n_
 {
 	assert(scheduler->phase == PHASE_IDLE && n_samples > 0 && !group_map_find(&scheduler->groups, group));
 	group_add(scheduler, group, n_samples, false);
+	scheduler->restoring = true;
 	scheduler_restore_next_group(scheduler, group + 1);
 }
 
@@ -225,6 +239,7 @@ void scheduler_close(struct scheduler *scheduler)
 	}
 	heap_free(&scheduler->room);
 	heap_free(&scheduler->load);
+	heap_free(&scheduler->unsettled);
 	group_map_free(&scheduler->groups);
 	free(scheduler->actions.items);
 	free(scheduler->ages);
@@ -251,6 +266,8 @@ void scheduler_counts_read(const struct scheduler *scheduler, struct scheduler_c
 		.groups_given_up = scheduler->groups_given_up,
 		.recalls = scheduler->recalls,
 		.migrated = scheduler->migrated,
+		.extra = scheduler->n_extra,
+		.pruned = scheduler->pruned,
 	};
 	for (int eval = 0; eval < 2; eval++) {
 		const struct pool *pool = &scheduler->pools[eval];

@@ -44,6 +44,13 @@
  *      age when a version comes before the step is ready (async, ON_STALE_DROP).
  *  S17 Prompts that are offered are opened in their order and before any other, each once.  A group whose prompt was
  *      offered is opened with the number of samples that was asked for.
+ *  S18 A group is extended at most once, and only when asked for its score: never one of an evaluation, one whose
+ *      prompt was offered, or beyond samples_max samples.  Indices of what is added go on counting, its samples are
+ *      leased, put aside and counted as any others, and it is complete again once they are done.
+ *  S19 Between two training batches groups are extended by no more than extension_budget samples, where there is one;
+ *      and as long as any of it is left, groups are judged in ascending order, one at a time.
+ *  S20 A sample that is pruned is done, wherever it was: called back by one CANCEL if it is leased, and leased no more.
+ *      Its group is complete and delivered as if it had ended; nothing late of it changes anything (S9).
  */
 #ifndef SCHEDULER_SCHEDULER_H
 #define SCHEDULER_SCHEDULER_H
@@ -76,6 +83,8 @@ struct scheduler_options {
 	enum scheduler_order order; /* in which samples are leased (S6) */
 	bool offered_only;          /* training groups are opened for prompts that were offered, and for no others */
 	bool migrate;               /* take samples back from loaded ranks for idle ones (S14) */
+	int samples_max;            /* of a group that is extended (S18); 0: none is */
+	int extension_budget;       /* samples that groups are extended by per step, at most (S19); 0: no bound */
 };
 
 enum action_type {
@@ -86,10 +95,11 @@ enum action_type {
 	ACTION_STOP,           /* rank: put everything aside and report quiet; samples named by ACTION_KEEP
 	                          before it go on */
 	ACTION_KEEP,           /* rank, group, sample: must run to its end (S7) */
-	ACTION_GROUP_COMPLETE, /* group: compute advantages, then call scheduler_on_group_scored */
+	ACTION_GROUP_COMPLETE, /* group: compute advantages, then call scheduler_on_group_scored,
+	                          or scheduler_on_group_extended and await this again */
 	ACTION_STEP_READY,     /* step, eval: the delivered groups were named by ACTION_DELIVER before it */
 	ACTION_DELIVER,        /* group: part of the step's batch, in order of delivery; streaming, long before it is ready */
-	ACTION_CANCEL,         /* rank, group, sample, lease: take it back and throw it away; no answer */
+	ACTION_CANCEL,         /* rank, group, sample, lease: take it back and throw it away (S13, S20); no answer */
 	ACTION_DROP_GROUP,     /* group: given up, too old or put aside too often; forget it */
 	ACTION_RECALL          /* rank, lease (the recall's number), n_samples: the rank gives back what it holds
 	                          beyond n_samples, what has the least progress first, then says so */
@@ -140,8 +150,15 @@ void scheduler_on_rank_recalled(struct scheduler *scheduler, int rank, uint64_t 
 /* Tokens that a sample (-1: all of the group that are not done) will still make, by what is known so far.
  * With ORDER_LONGEST every ACTION_OPEN_GROUP is answered by it; ORDER_OLDEST takes no notice. */
 void scheduler_on_sample_expected(struct scheduler *scheduler, uint64_t group, int sample, int tokens);
+/* It need not go on, wherever it is: it is done as it stands (S20).  Nothing if its group is gone or it is done. */
+void scheduler_on_sample_pruned(struct scheduler *scheduler, uint64_t group, int sample);
 /* keep false: drop it, and open another where the step needs it; evaluation groups are always kept. */
 void scheduler_on_group_scored(struct scheduler *scheduler, uint64_t group, bool keep);
+/* Instead, where there is room: n_more samples, 1 to scheduler_extension_room(), with indices from n_samples on.  Whoever
+ * calls this has made them and put them on record.  With ORDER_LONGEST say next what is expected of each. */
+void scheduler_on_group_extended(struct scheduler *scheduler, uint64_t group, int n_more);
+/* Samples that a group which waits for its score may be extended by (S18, S19); 0: it is final. */
+int scheduler_extension_room(const struct scheduler *scheduler, uint64_t group);
 void scheduler_on_rank_quiet(struct scheduler *scheduler, int rank);
 /* At any time: whether groups are delivered as soon as they are certain to be in the batch of the open step. */
 void scheduler_on_stream(struct scheduler *scheduler, enum scheduler_stream stream);
@@ -152,6 +169,10 @@ void scheduler_on_stream(struct scheduler *scheduler, enum scheduler_stream stre
 void scheduler_restore_group(struct scheduler *scheduler, uint64_t group, int n_samples);
 void scheduler_restore_sample(struct scheduler *scheduler, uint64_t group, int sample, bool done,
                               int deferrals, int64_t oldest_version);
+/* Before its samples: its number of samples is final, since it was extended or judged complete before. */
+void scheduler_restore_settled(struct scheduler *scheduler, uint64_t group);
+/* Samples that groups have been extended by since the last training batch. */
+void scheduler_restore_extra(struct scheduler *scheduler, int n_extra);
 /* Ids of new groups start here or after the restored ones: those delivered before are not reused. */
 void scheduler_restore_next_group(struct scheduler *scheduler, uint64_t next_group);
 
@@ -169,6 +190,8 @@ struct scheduler_counts {
 	uint64_t groups_dropped, groups_delivered;
 	uint64_t groups_given_up; /* S13; not among groups_dropped, which scoring dropped */
 	uint64_t recalls, migrated;       /* recalls said; samples that came back by them */
+	int extra;                        /* samples that groups were extended by since the last training batch */
+	uint64_t pruned;                  /* samples that were not done when they were pruned */
 };
 void scheduler_counts_read(const struct scheduler *scheduler, struct scheduler_counts *counts);
 

@@ -12,7 +12,7 @@ struct recount {
 	const struct scheduler *scheduler;
 	FILE *out;
 	int n_samples[SAMPLE_STATES], n_due, n_stopping, n_unknown, n_aged, n_aged_kept;
-	int n_open[2], n_scoring[2], n_kept[2];
+	int n_open[2], n_scoring[2], n_kept[2], n_held, n_unsettled;
 	bool ok;
 };
 
@@ -64,6 +64,26 @@ static void check_sample(struct recount *recount, const struct sample *sample, i
 	}
 }
 
+/* S18, S19 */
+static void check_extension(struct recount *recount, const struct group *group)
+{
+	const struct scheduler *scheduler = recount->scheduler;
+	int max = scheduler->options.samples_max, budget = scheduler->options.extension_budget;
+	unsigned long long id = group->id;
+	bool oldest = heap_first(&scheduler->unsettled) == group;
+	recount->n_held += group->state == GROUP_HELD;
+	recount->n_unsettled += !group->settled;
+	expect(recount, group->settled == (group->unsettled_node.at == 0), "S18: group %llu is settled (%d) and listed as if not",
+	       id, group->settled);
+	expect(recount, group->settled || (!group->eval && group->n_samples < max && group->state != GROUP_KEPT),
+	       "S18: group %llu of %d samples may be extended", id, group->n_samples);
+	expect(recount, group->state != GROUP_SCORING || group->settled || budget == 0 || oldest,
+	       "S19: group %llu is judged before an older one", id);
+	bool held = budget > 0 && scheduler->n_extra < budget && (!oldest || scheduler->restoring);
+	expect(recount, group->state != GROUP_HELD || held,
+	       "S19: group %llu is held for nothing", id);
+}
+
 static void check_group(struct recount *recount, const struct group *group)
 {
 	int n_listed[DUE_KINDS] = {0}, n_done_before = recount->n_samples[SAMPLE_DONE];
@@ -74,6 +94,7 @@ static void check_group(struct recount *recount, const struct group *group)
 	expect(recount, n_done == group->n_done && (n_done == group->n_samples) == (group->state != GROUP_OPEN),
 	       "S2: group %llu has %d of %d samples done, counted %d, state %d", id, n_done, group->n_samples,
 	       group->n_done, (int)group->state);
+	check_extension(recount, group);
 	recount->n_unknown += !group->known;
 	for (int due = 0; due < DUE_KINDS; due++)
 		expect(recount,
@@ -81,7 +102,7 @@ static void check_group(struct recount *recount, const struct group *group)
 		           (n_listed[due] > 0) == (group->pending_node[due].at > 0),
 		       "S3: group %llu queues %d samples of %d to lease (due %d)", id, group->pending[due].n,
 		       n_listed[due], due);
-	recount->n_open[group->eval] += group->state == GROUP_OPEN;
+	recount->n_open[group->eval] += group->state == GROUP_OPEN || group->state == GROUP_HELD;
 	recount->n_scoring[group->eval] += group->state == GROUP_SCORING;
 	recount->n_kept[group->eval] += group->state == GROUP_KEPT;
 	recount->n_aged += group->aged;
@@ -184,6 +205,11 @@ bool scheduler_check(const struct scheduler *scheduler, FILE *out)
 		       eval ? "eval" : "training", recount.n_open[eval], recount.n_scoring[eval],
 		       recount.n_kept[eval], pool->n_open, pool->n_scoring, pool->kept.n);
 	}
+	expect(&recount, recount.n_held == scheduler->n_held && recount.n_unsettled == (int)scheduler->unsettled.n,
+	       "S19: %d groups are held and %zu may be extended, counted %d and %d", scheduler->n_held, scheduler->unsettled.n,
+	       recount.n_held, recount.n_unsettled);
+	expect(&recount, scheduler->options.extension_budget == 0 || scheduler->n_extra <= scheduler->options.extension_budget,
+	       "S19: groups were extended by %d samples, the step has %d", scheduler->n_extra, scheduler->options.extension_budget);
 	check_progress(&recount);
 	return recount.ok;
 }

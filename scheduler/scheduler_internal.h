@@ -57,7 +57,7 @@ void sample_list_push_front(struct sample_list *list, struct sample *sample);
 void sample_list_push_back(struct sample_list *list, struct sample *sample);
 void sample_list_remove(struct sample_list *list, struct sample *sample);
 
-enum group_state { GROUP_OPEN, GROUP_SCORING, GROUP_KEPT };
+enum group_state { GROUP_OPEN, GROUP_HELD /* all done, judged after older ones */, GROUP_SCORING, GROUP_KEPT };
 enum { ORDINARY, DUE, DUE_KINDS };
 
 struct group {
@@ -71,6 +71,8 @@ struct group {
 	struct heap_node kept_node;
 	int64_t version;                         /* it was opened under; VERSION_NONE: restored, not known */
 	bool aged;                               /* counted in scheduler->ages */
+	bool settled;                            /* its number of samples is final (scheduler_extend.c) */
+	struct heap_node unsettled_node;
 	int n_samples, n_done;
 	struct sample samples[];                 /* [n_samples] */
 };
@@ -87,6 +89,8 @@ struct group_map {
 struct group *group_map_find(const struct group_map *table, uint64_t id);
 void group_map_insert(struct group_map *table, struct group *group);
 void group_map_remove(struct group_map *table, uint64_t id);
+/* The same group with room for n_samples, where nothing but the table points to it; those it had say so. */
+struct group *group_map_resize(struct group_map *table, struct group *group, int n_samples);
 void group_map_free(struct group_map *table); /* and the groups */
 
 struct rank {
@@ -116,7 +120,7 @@ struct pool {
 	struct heap pending[DUE_KINDS]; /* groups with samples to lease, oldest first */
 	struct heap longest[DUE_KINDS]; /* samples to lease by ORDER_LONGEST */
 	struct heap kept;               /* complete, scored and kept, oldest first */
-	int n_open, n_scoring;
+	int n_open, n_scoring;          /* those that are held count as open */
 };
 
 /* Prompts that were offered and wait: their numbers of samples. */
@@ -158,10 +162,13 @@ struct scheduler {
 		int n_live, n_kept;
 	} *ages;           /* [n_ages], where they matter */
 	int n_ages, ages_capacity;
+	struct heap unsettled; /* training groups that may still be extended, oldest first */
+	int n_held, n_extra;   /* groups GROUP_HELD; samples of extensions since the last training batch */
+	bool restoring;        /* groups are being restored, in any order: those that may be extended are held */
 	int n_unknown;     /* groups of which nothing is expected yet (ORDER_LONGEST) */
 
 	int n_samples[SAMPLE_STATES];
-	uint64_t resumed, deferred, groups_dropped, groups_delivered, groups_given_up, recalls, migrated;
+	uint64_t resumed, deferred, groups_dropped, groups_delivered, groups_given_up, recalls, migrated, pruned;
 	struct action_queue actions;
 };
 
@@ -185,7 +192,10 @@ void lease_end(struct scheduler *scheduler, struct sample *sample);
 
 struct group *group_add(struct scheduler *scheduler, uint64_t id, int n_samples, bool eval);
 struct group *group_open(struct scheduler *scheduler); /* the next one of the step that is open */
+/* The samples from `first` on, fresh, into their queue. */
+void group_add_samples(struct scheduler *scheduler, struct group *group, int first);
 void group_sample_done(struct scheduler *scheduler, struct sample *sample);
+void group_judge(struct scheduler *scheduler, struct group *group); /* all are done: ask for its score */
 void group_deliver(struct scheduler *scheduler, struct group *group); /* a kept one */
 void group_remove(struct scheduler *scheduler, struct group *group); /* a complete one: delivered or dropped */
 
@@ -215,6 +225,8 @@ bool staleness_holds_batch(const struct scheduler *scheduler);
 bool staleness_may_open(const struct scheduler *scheduler); /* one more group, of the kind that is generated */
 void staleness_version_set(struct scheduler *scheduler, int64_t version);
 void staleness_batch_out(struct scheduler *scheduler);
+/* Called back if it is leased, taken out of its queue if it waits. */
+void sample_leave(struct scheduler *scheduler, struct sample *sample);
 /* Call back what is leased, forget the rest. */
 void group_give_up(struct scheduler *scheduler, struct group *group);
 /* Everything on the ranks is put aside. */
@@ -224,6 +236,18 @@ static inline bool is_async(const struct scheduler *scheduler)
 {
 	return scheduler->options.asynchrony == ASYNCHRONOUS;
 }
+
+/* scheduler_extend.c */
+
+/* A group is there: it may be extended, unless it is of a kind that never is. */
+void group_unsettle(struct scheduler *scheduler, struct group *group);
+void group_settle(struct scheduler *scheduler, struct group *group);
+/* About to be judged: with the budget spent its size is final whatever the verdict, also in the step after. */
+void group_settle_unless_room(struct scheduler *scheduler, struct group *group);
+/* It may not be judged yet (S19). */
+bool group_is_held(const struct scheduler *scheduler, const struct group *group);
+/* Groups that were held and may be judged now. */
+void groups_judge(struct scheduler *scheduler);
 
 /* scheduler_migrate.c */
 void rank_load_changed(struct scheduler *scheduler, struct rank *rank);

@@ -55,7 +55,8 @@ static void group_known_set(struct scheduler *scheduler, struct group *group)
 	group->known = true;
 	scheduler->n_unknown--;
 	for (int i = 0; i < group->n_samples; i++)
-		order_enqueue(scheduler, &group->samples[i]); /* nothing is leased or done yet */
+		if (group->samples[i].state != SAMPLE_DONE) /* pruned; nothing is leased yet */
+			order_enqueue(scheduler, &group->samples[i]);
 }
 
 void scheduler_on_sample_expected(struct scheduler *scheduler, uint64_t group, int sample, int tokens)

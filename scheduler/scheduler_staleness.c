@@ -203,18 +203,23 @@ void staleness_batch_out(struct scheduler *scheduler)
 		groups_review(scheduler);
 }
 
+void sample_leave(struct scheduler *scheduler, struct sample *sample)
+{
+	if (sample->state == SAMPLE_LEASED) {
+		sample_action(scheduler, ACTION_CANCEL, sample);
+		lease_end(scheduler, sample);
+	} else if (sample->state != SAMPLE_DONE) {
+		sample_dequeue(scheduler, sample);
+	}
+}
+
 void group_give_up(struct scheduler *scheduler, struct group *group)
 {
 	struct pool *pool = &scheduler->pools[group->eval];
 	assert(group->state != GROUP_SCORING);
 	for (int i = 0; i < group->n_samples; i++) {
 		struct sample *sample = &group->samples[i];
-		if (sample->state == SAMPLE_LEASED) {
-			sample_action(scheduler, ACTION_CANCEL, sample);
-			lease_end(scheduler, sample);
-		} else if (sample->state != SAMPLE_DONE) {
-			sample_dequeue(scheduler, sample);
-		}
+		sample_leave(scheduler, sample);
 		sample_due_set(scheduler, sample, false);
 		sample_state_set(scheduler, sample, SAMPLE_DONE);
 	}

@@ -186,14 +186,20 @@ struct group *group_add(struct scheduler *scheduler, uint64_t id, int n_samples,
 	scheduler->n_unknown += !group->known;
 	group_map_insert(&scheduler->groups, group);
 	scheduler->pools[eval].n_open++;
-	scheduler->n_samples[SAMPLE_WAITING] += n_samples;
-	for (int i = 0; i < n_samples; i++) {
+	group_unsettle(scheduler, group);
+	group_add_samples(scheduler, group, 0);
+	return group;
+}
+
+void group_add_samples(struct scheduler *scheduler, struct group *group, int first)
+{
+	scheduler->n_samples[SAMPLE_WAITING] += group->n_samples - first;
+	for (int i = first; i < group->n_samples; i++) {
 		group->samples[i] = (struct sample){
 			.group = group, .index = i, .rank = -1, .to = TO_HOME, .oldest_version = VERSION_NONE,
 			.state = SAMPLE_WAITING};
 		sample_enqueue(scheduler, &group->samples[i]);
 	}
-	return group;
 }
 
 struct group *group_open(struct scheduler *scheduler)
@@ -203,6 +209,8 @@ struct group *group_open(struct scheduler *scheduler)
 	int n_samples = eval ? scheduler->eval_samples : n_offered ? n_offered : scheduler->options.samples_per_group;
 	struct group *group = group_add(scheduler, scheduler->next_group++, n_samples, eval);
 	group->version = scheduler->version;
+	if (n_offered > 0)
+		group_settle(scheduler, group);
 	group_age_begin(scheduler, group);
 	struct action action = {.type = ACTION_OPEN_GROUP, .group = group->id, .sample = -1, .rank = -1};
 	action.n_samples = n_samples;
@@ -220,6 +228,20 @@ void group_sample_done(struct scheduler *scheduler, struct sample *sample)
 	sample_state_set(scheduler, sample, SAMPLE_DONE);
 	if (++group->n_done < group->n_samples)
 		return;
+	scheduler->n_unknown -= !group->known; /* all were pruned before anything was expected of them */
+	group->known = true;
+	if (!group_is_held(scheduler, group)) {
+		group_judge(scheduler, group);
+		return;
+	}
+	group->state = GROUP_HELD;
+	scheduler->n_held++;
+}
+
+void group_judge(struct scheduler *scheduler, struct group *group)
+{
+	scheduler->n_held -= group->state == GROUP_HELD;
+	group_settle_unless_room(scheduler, group);
 	group->state = GROUP_SCORING;
 	scheduler->pools[group->eval].n_open--;
 	scheduler->pools[group->eval].n_scoring++;
@@ -229,6 +251,8 @@ void group_sample_done(struct scheduler *scheduler, struct sample *sample)
 void group_remove(struct scheduler *scheduler, struct group *group)
 {
 	group_age_end(scheduler, group);
+	group_settle(scheduler, group);
+	scheduler->n_held -= group->state == GROUP_HELD;
 	scheduler->n_samples[SAMPLE_DONE] -= group->n_samples;
 	scheduler->n_unknown -= !group->known;
 	group_map_remove(&scheduler->groups, group->id);
@@ -327,8 +351,10 @@ static void step_deliver(struct scheduler *scheduler)
 	scheduler->n_streamed = 0;
 	step_action(scheduler, ACTION_STEP_READY, -1);
 	scheduler->phase = PHASE_IDLE;
-	if (!scheduler->eval)
+	if (!scheduler->eval) {
+		scheduler->n_extra = 0;
 		staleness_batch_out(scheduler);
+	}
 	scheduler->eval = false;
 }
 
@@ -362,4 +388,5 @@ void step_advance(struct scheduler *scheduler)
 		step_deliver(scheduler);
 		step_lease(scheduler);
 	}
+	groups_judge(scheduler);
 }

@@ -159,6 +159,18 @@ void group_map_remove(struct group_map *table, uint64_t id)
 	table->n_slots = n;
 }
 
+struct group *group_map_resize(struct group_map *table, struct group *group, int n_samples)
+{
+	size_t at = group_map_seek(table, group->id);
+	assert(table->slots[at].group == group && group->kept_node.at == 0 && group->unsettled_node.at == 0);
+	group = xrealloc(group, sizeof(*group) + (size_t)n_samples * sizeof(group->samples[0]));
+	table->slots[at].group = group;
+	for (int i = 0; i < group->n_samples; i++)
+		group->samples[i].group = group;
+	group->n_samples = n_samples;
+	return group;
+}
+
 void group_map_free(struct group_map *table)
 {
 	for (size_t i = 0; i < table->n_slots; i++)

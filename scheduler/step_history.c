@@ -48,10 +48,14 @@ void step_history_add(struct run_summary *s, const char *line)
 		s->drafted += (uint64_t)number(o, "rollout/sd/total_draft_tokens");
 		s->accepted += (uint64_t)number(o, "rollout/sd/total_accepted_tokens");
 		s->trajectories += (int64_t)number(o, "rollout/trajectories");
+		s->samples += (int64_t)number(o, "allocation/samples");
+		s->delivered_tokens += number(o, "rollout/trajectories") * number(o, "rollout/response_len/mean");
+		s->staleness_sum += number(o, "rollout/trajectories") * number(o, "staleness/mean");
 		s->partials_resumed += (int64_t)number(o, "partial/resumed");
 		s->rollout_seconds += number(o, "perf/rollout_time");
 		s->train_seconds += number(o, "timing_s/train");
 		s->broadcast_seconds += number(o, "timing_s/update_weights");
+		s->steps_seconds += number(o, "perf/rollout_time") + number(o, "timing_s/train") + number(o, "timing_s/update_weights");
 		if (step == 1) s->reward_first = number(o, "reward/mean");
 		s->reward_last = number(o, "reward/mean");
 	}

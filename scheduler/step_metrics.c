@@ -6,10 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "rollout/explore.h"
+
 void step_metrics_begin(struct step_metrics *m, int64_t step, int64_t version)
 {
-	int *lengths = m->lengths, capacity = m->lengths_capacity;
+	int *lengths = m->lengths, capacity = m->lengths_capacity, pairs = m->pairs_capacity;
+	double *explored = m->explored_rewards, *again = m->again_rewards;
 	memset(m, 0, sizeof *m);
+	m->explored_rewards = explored;
+	m->again_rewards = again;
+	m->pairs_capacity = pairs;
 	m->lengths = lengths;
 	m->lengths_capacity = capacity;
 	m->step = step;
@@ -19,6 +25,8 @@ void step_metrics_begin(struct step_metrics *m, int64_t step, int64_t version)
 void step_metrics_free(struct step_metrics *m)
 {
 	free(m->lengths);
+	free(m->explored_rewards);
+	free(m->again_rewards);
 }
 
 void step_metrics_returned(struct step_metrics *m, const struct trajectory *before, const struct trajectory *now)
@@ -45,18 +53,48 @@ void step_metrics_known(struct step_metrics *m, const struct trajectory *t)
 void step_metrics_group(struct step_metrics *m, struct trajectory *const *samples, int n,
                         const struct group_advantage *advantage, bool dropped)
 {
+	bool solved = false;
 	for (int i = 0; i < n; i++) {
 		if (!samples[i]->has_reward) continue;
+		solved |= samples[i]->reward_answer >= 1;
 		m->completed++;
 		m->reward_sum += samples[i]->reward;
 		m->passed += samples[i]->reward_answer >= 1;
 	}
 	m->groups++;
+	m->solved += solved;
 	m->dropped += dropped;
 	m->degenerate += advantage->degenerate;
 	m->mad_zero += advantage->mad_zero;
 	m->median_tie += advantage->median_tie;
 	m->binary += advantage->binary;
+}
+
+void step_metrics_again(struct step_metrics *m, const struct trajectory *explored, const struct trajectory *again)
+{
+	m->again++;
+	m->same += explore_divergence(explored, again) < 0;
+	m->again_tokens += trajectory_response_length(again);
+	m->agreed_tokens += explore_agreed(explored, again);
+	if (!again->has_reward) return;
+	if (m->n_pairs == m->pairs_capacity) {
+		m->pairs_capacity = m->pairs_capacity ? 2 * m->pairs_capacity : 256;
+		m->explored_rewards = xrealloc(m->explored_rewards, (size_t)m->pairs_capacity * sizeof *m->explored_rewards);
+		m->again_rewards = xrealloc(m->again_rewards, (size_t)m->pairs_capacity * sizeof *m->again_rewards);
+	}
+	m->explored_rewards[m->n_pairs] = explored->reward;
+	m->again_rewards[m->n_pairs++] = again->reward;
+	m->explored_reward_sum += explored->reward;
+	m->again_reward_sum += again->reward;
+}
+
+void step_metrics_fidelity(struct step_metrics *m, int first)
+{
+	if (m->n_pairs == first) return;
+	double rho = explore_spearman(m->explored_rewards + first, m->again_rewards + first, m->n_pairs - first);
+	if (!isfinite(rho)) return;
+	m->correlated_groups++;
+	m->correlation_sum += rho;
 }
 
 static void add_mismatch(struct step_metrics *m, const struct trajectory *t)
@@ -96,6 +134,16 @@ void step_metrics_delivered(struct step_metrics *m, const struct trajectory *t)
 		m->off_policy_tokens += t->versions[i] != m->version;
 		m->masked_tokens += !t->loss_mask[i];
 	}
+}
+
+void step_metrics_watched(struct step_metrics *m, double seconds, int serving, int slots, int busy, int sessions)
+{
+	m->watched_seconds += seconds;
+	m->session_seconds += seconds * sessions;
+	m->busy_rank_seconds += seconds * busy;
+	m->serving_rank_seconds += seconds * serving;
+	if (4 * (int64_t)sessions < slots) m->tail_seconds += seconds;
+	if (sessions > m->sessions_max) m->sessions_max = sessions;
 }
 
 static double ratio(double a, double b) { return b > 0 ? a / b : 0; }
@@ -148,6 +196,35 @@ static void put_mismatch(json_t *o, const struct step_metrics *m)
 	put(o, "rollout_corr/kl", ratio(m->kl_sum, m->rescored_tokens - m->outside_tokens));
 	put(o, "rollout_corr/k3_kl", ratio(m->k3_kl_sum, m->rescored_tokens - m->outside_tokens));
 	put(o, "rollout_corr/outside_frac", ratio(m->outside_tokens, m->rescored_tokens));
+}
+
+/* By place in the draft, up to the last that was reached. */
+static void put_positions(json_t *o, const struct engine_stats *e)
+{
+	json_t *drafted = json_array(), *accepted = json_array(), *rate = json_array();
+
+	for (int i = 0; i < ENGINE_POSITIONS && e->drafted_by_position[i] > 0; i++) {
+		json_array_append_new(drafted, json_integer((json_int_t)e->drafted_by_position[i]));
+		json_array_append_new(accepted, json_integer((json_int_t)e->accepted_by_position[i]));
+		json_array_append_new(rate, json_real(ratio((double)e->accepted_by_position[i], (double)e->drafted_by_position[i])));
+	}
+	json_object_set_new(o, "rollout/sd/drafted_by_position", drafted);
+	json_object_set_new(o, "rollout/sd/accepted_by_position", accepted);
+	json_object_set_new(o, "rollout/sd/acceptance_by_position", rate);
+}
+
+/* Seconds of all ranks' threads outside their engines, and of everything. */
+static void put_ranks(json_t *o, const struct step_metrics *m)
+{
+	put(o, "timing_s/plan", m->engine.plan_seconds);
+	put(o, "timing_s/reward", m->ranks_reward_seconds);
+	put(o, "timing_s/ranks_weights", m->ranks_weights_seconds);
+	put(o, "timing_s/ranks_wait", m->ranks_wait_seconds);
+	put(o, "timing_s/ranks_total", m->ranks_seconds);
+	put(o, "rollout/active_sessions/mean", ratio(m->session_seconds, m->watched_seconds));
+	put_count(o, "rollout/active_sessions/max", m->sessions_max);
+	put(o, "rollout/tail_ratio", ratio(m->tail_seconds, m->watched_seconds));
+	put(o, "cluster/busy_ratio", ratio(m->busy_rank_seconds, m->serving_rank_seconds));
 }
 
 /* What speculation did and what it had promised; where the ranks' time went. */
@@ -215,6 +292,37 @@ static void put_judge(json_t *o, const struct step_metrics *m)
 	put(o, "timing_s/verifier/mean", ratio(m->judge_seconds, m->judged));
 }
 
+/* Samples of all groups that were completed, those that are dropped too: what the step's batch took. */
+static void put_allocation(json_t *o, const struct step_metrics *m)
+{
+	put_count(o, "allocation/groups", m->groups);
+	put_count(o, "allocation/samples", m->completed);
+	put_count(o, "allocation/solved_groups", m->solved);
+	if (m->wanted == 0) return;
+	put_count(o, "allocation/extended_groups", m->extended);
+	put_count(o, "allocation/added_samples", m->added);
+	put_count(o, "allocation/wanted_samples", m->wanted);
+}
+
+static void put_exploration(json_t *o, const struct step_metrics *m)
+{
+	put_count(o, "explore/pools", m->pools);
+	put(o, "explore/flat_frac", ratio(m->flat_pools, m->pools));
+	put_count(o, "explore/explored_tokens", (int64_t)m->engine.explored_tokens);
+	put(o, "explore/explored_seconds", m->engine.explored_seconds);
+	put_count(o, "explore/proposed_tokens", (int64_t)m->engine.proposed);
+	put_count(o, "explore/accepted_tokens", (int64_t)m->engine.proposals_accepted);
+	put_count(o, "explore/samples", m->again);
+	if (m->again == 0) return;
+	put(o, "explore/same_frac", ratio(m->same, m->again));
+	put(o, "explore/agreed_frac", ratio(m->agreed_tokens, m->again_tokens));
+	put(o, "explore/reward_explored", ratio(m->explored_reward_sum, m->n_pairs));
+	put(o, "explore/reward", ratio(m->again_reward_sum, m->n_pairs));
+	double rho = m->n_pairs > 0 ? explore_spearman(m->explored_rewards, m->again_rewards, m->n_pairs) : NAN;
+	if (isfinite(rho)) put(o, "explore/spearman", rho);
+	if (m->correlated_groups > 0) put(o, "explore/spearman_group", m->correlation_sum / m->correlated_groups);
+}
+
 char *step_metrics_json(const struct step_metrics *m)
 {
 	json_t *o = json_object();
@@ -235,6 +343,8 @@ char *step_metrics_json(const struct step_metrics *m)
 	put_count(o, "rollout/sd/total_accepted_tokens", (int64_t)m->accepted);
 	put(o, "rollout/sd/mean_acceptance_length", m->verify_calls ? 1 + (double)m->accepted / (double)m->verify_calls : 0);
 	put_engine(o, &m->engine);
+	put_positions(o, &m->engine);
+	put_ranks(o, m);
 	put_count(o, "partial/resumed", m->resumed);
 	put_count(o, "partial/put_aside", m->put_aside);
 	put(o, "partial/response_len/mean", ratio(m->aside_tokens, m->put_aside));
@@ -256,6 +366,8 @@ char *step_metrics_json(const struct step_metrics *m)
 	put(o, "advantage/median_tie_frac", ratio(m->median_tie, m->groups));
 	put(o, "advantage/degenerate_frac", ratio(m->degenerate, m->groups));
 	put_count(o, "rollout/dynamic_filter/drop_groups", m->dropped);
+	put_allocation(o, m);
+	if (m->pools > 0 || m->again > 0) put_exploration(o, m);
 	put_count(o, "rollout/tokens", (int64_t)m->tokens);
 	put(o, "perf/tokens_per_sec", step_metrics_tokens_per_sec(m));
 	put(o, "perf/rollout_time", m->rollout_seconds);
@@ -264,6 +376,7 @@ char *step_metrics_json(const struct step_metrics *m)
 	put(o, "timing_s/update_weights", m->broadcast_seconds);
 	put_count(o, "reward/unscored_groups", m->unscored);
 	if (m->judges) put_judge(o, m);
+	if (m->prune.on) prune_metrics_put(&m->prune, (double)m->tokens, o);
 	put(o, "timing_s/weights_receive", m->receive_seconds);
 	put(o, "timing_s/weights_requantize", m->requantize_seconds);
 	put(o, "timing_s/weights_to_first_token", m->first_token_seconds);

@@ -6,6 +6,7 @@
 
 #include "rollout/advantage.h"
 #include "rollout/engine.h"
+#include "scheduler/prune_metrics.h"
 #include "trainer_bridge/server.h"
 
 struct step_metrics {
@@ -22,6 +23,12 @@ struct step_metrics {
 	int resumed, put_aside, migrated, failed;
 	double aside_tokens;      /* response tokens of what was put aside */
 	struct engine_stats engine; /* what the ranks' engines did: sums over ranks */
+	/* Rollouts, as the controller sees them: seconds, sessions that a rank decodes (up to worker.max_active of what it
+	 * holds) and ranks that hold any times seconds, ranks that serve times seconds; the tail, with fewer than a quarter
+	 * of the slots in use (as in simulate.h). */
+	double watched_seconds, session_seconds, busy_rank_seconds, serving_rank_seconds, tail_seconds;
+	int sessions_max;
+	double ranks_weights_seconds, ranks_reward_seconds, ranks_wait_seconds, ranks_seconds; /* as in struct rank_stats */
 	/* Tokens of prompts computed, those that were computed again, those spared by KV that travelled; and tokens of
 	 * prompts that had to be computed: once per group and rank. */
 	uint64_t prefill_tokens, recomputed_tokens, imported_tokens, needed_prompt_tokens;
@@ -44,6 +51,14 @@ struct step_metrics {
 	/* groups completed in the step */
 	int groups, dropped, degenerate, mad_zero, median_tie, binary;
 	int unscored;             /* dropped for want of two rewards */
+	int solved;               /* of groups: at least one right answer */
+	int extended, added, wanted; /* groups that got a second stage; its samples, and those its rule asked for */
+	/* explore mode: pools that were complete, those of equal rewards; samples drawn again, those that are the copy's
+	 * token by token, their tokens and those that agree; pairs of rewards, the copy's and the target's, of which
+	 * correlations within a group are defined so often */
+	int pools, flat_pools, again, same, n_pairs, pairs_capacity, correlated_groups;
+	double again_tokens, agreed_tokens, explored_reward_sum, again_reward_sum, correlation_sum;
+	double *explored_rewards, *again_rewards; /* [n_pairs], owned */
 	int given_up;             /* too old, or put aside too often */
 	int cancelled;            /* samples called back from their ranks with them */
 	int ranks_lost, ranks_returned, orphans, late_answers; /* ranks given up and taken back in; samples they held */
@@ -54,6 +69,7 @@ struct step_metrics {
 	bool judges;              /* there are any */
 	double blocked_seconds;   /* ranks had nothing to do, for the trainer had not taken or not answered what there was */
 	int unacknowledged, prompts_waiting; /* batches, submitted prompts: as the line is written */
+	struct prune_metrics prune;
 	struct trainer_report report;
 	bool has_report;
 };
@@ -70,6 +86,9 @@ void step_metrics_known(struct step_metrics *m, const struct trajectory *t);
 /* A group of n samples is complete. */
 void step_metrics_group(struct step_metrics *m, struct trajectory *const *samples, int n,
                         const struct group_advantage *advantage, bool dropped);
+/* A sample of a pool and what the target made of it; and, from the pair `first` on, those of one group. */
+void step_metrics_again(struct step_metrics *m, const struct trajectory *explored, const struct trajectory *again);
+void step_metrics_fidelity(struct step_metrics *m, int first);
 void step_metrics_delivered(struct step_metrics *m, const struct trajectory *t);
 
 double step_metrics_tokens_per_sec(const struct step_metrics *m);
@@ -80,6 +99,9 @@ double step_metrics_length_mean(const struct step_metrics *m);
 /* Mean length of what was delivered over that of all samples that have tokens: 1 where nothing was selected. */
 double step_metrics_length_bias(const struct step_metrics *m);
 int step_metrics_length_max(const struct step_metrics *m);
+
+/* For `seconds` of rollouts, so many ranks serve with so many slots, so many of them hold samples, so many sessions decode. */
+void step_metrics_watched(struct step_metrics *m, double seconds, int serving, int slots, int busy, int sessions);
 
 /* One JSON object on one line; owned by the caller. */
 char *step_metrics_json(const struct step_metrics *m);

@@ -289,6 +289,26 @@ int store_put_group(struct store *store, uint64_t group_id, const char *prompt_i
 	return store_run(store, PUT_GROUP, "cannot write a group to", err);
 }
 
+int store_group_size(struct store *store, uint64_t group_id, int32_t n_samples, struct err *err)
+{
+	if (store->off)
+		return 0;
+	sqlite3_bind_int64(store->statements[GROUP_SIZE], 1, (int64_t)group_id);
+	sqlite3_bind_int(store->statements[GROUP_SIZE], 2, n_samples);
+	return store_run(store, GROUP_SIZE, "cannot write a group's size to", err);
+}
+
+/* Of a group's first n trajectories. */
+static int set_states(struct store *store, uint64_t group_id, int n, enum store_state state, struct err *err)
+{
+	sqlite3_stmt *trajectories = store->statements[GROUP_TRAJECTORIES];
+
+	sqlite3_bind_int64(trajectories, 1, (int64_t)trajectory_id(group_id, 0));
+	sqlite3_bind_int64(trajectories, 2, (int64_t)trajectory_id(group_id, n - 1));
+	sqlite3_bind_int(trajectories, 3, (int)state);
+	return store_run(store, GROUP_TRAJECTORIES, "cannot write a group's state to", err);
+}
+
 int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step,
                       struct err *err)
 {
@@ -300,11 +320,12 @@ int store_group_state(struct store *store, uint64_t group_id, enum store_state s
 	sqlite3_bind_int64(group, 3, step);
 	if (store_run(store, GROUP_STATE, "cannot write a group's state to", err))
 		return err->code;
-	sqlite3_stmt *trajectories = store->statements[GROUP_TRAJECTORIES];
-	sqlite3_bind_int64(trajectories, 1, (int64_t)trajectory_id(group_id, 0));
-	sqlite3_bind_int64(trajectories, 2, (int64_t)trajectory_id(group_id, TRAJECTORY_SAMPLES_MAX - 1));
-	sqlite3_bind_int(trajectories, 3, (int)state);
-	return store_run(store, GROUP_TRAJECTORIES, "cannot write a group's state to", err);
+	return set_states(store, group_id, TRAJECTORY_SAMPLES_MAX, state, err);
+}
+
+int store_drop_samples(struct store *store, uint64_t group_id, int n, struct err *err)
+{
+	return store->off ? 0 : set_states(store, group_id, n, STORE_DROPPED, err);
 }
 
 int store_put_increment(struct store *store, uint64_t trajectory_id, const struct segment *segment,

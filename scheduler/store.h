@@ -18,9 +18,10 @@ enum store_state { STORE_PARTIAL, STORE_DONE, STORE_DELIVERED, STORE_DROPPED };
  * BATCH_OUT  the batch for which no weights have reached the ranks yet, 0: none
  * EVALUATED  step of the last evaluation that was finished
  * LINE       the last batch whose line of metrics was written
- * COMMITTED  milliseconds since 1970 at the last commit */
+ * COMMITTED  milliseconds since 1970 at the last commit
+ * EXTRA      samples that groups were extended by since the last batch */
 #define STORE_STATE_LIST(X) X(STATE_BATCH_OUT, "batch_out") X(STATE_EVALUATED, "evaluated") \
-	X(STATE_LINE, "line") X(STATE_COMMITTED, "committed_ms")
+	X(STATE_LINE, "line") X(STATE_COMMITTED, "committed_ms") X(STATE_EXTRA, "extra")
 enum store_number {
 #define X(name, key) name,
 	STORE_STATE_LIST(X)
@@ -47,9 +48,13 @@ int store_close(struct store *store, struct err *err);
 /* ordinal: the place of its prompt in the run's order, or STORE_SUBMITTED. */
 int store_put_group(struct store *store, uint64_t group_id, const char *prompt_id, int32_t epoch,
                     int32_t n_samples, bool eval, uint64_t ordinal, struct err *err);
+/* It has more samples than it was put with. */
+int store_group_size(struct store *store, uint64_t group_id, int32_t n_samples, struct err *err);
 /* Of the group and all its stored trajectories. */
 int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step,
                       struct err *err);
+/* The first n samples of a group: on record, and no part of what is delivered. */
+int store_drop_samples(struct store *store, uint64_t group_id, int n, struct err *err);
 /* Insert or replace by id; tokens, logprobs, target_logprobs, versions as blobs; segments in their own table. */
 int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state,
                          struct err *err);

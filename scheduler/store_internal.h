@@ -61,6 +61,7 @@ enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STOR
 #define STATEMENT_LIST(X) \
 	X(PUT_GROUP, "INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7)") \
 	X(GROUP_STATE, "UPDATE groups SET state = ?2, step = ?3 WHERE id = ?1") \
+	X(GROUP_SIZE, "UPDATE groups SET n_samples = ?2 WHERE id = ?1") \
 	X(GROUP_TRAJECTORIES, "UPDATE trajectories SET state = ?3 WHERE id BETWEEN ?1 AND ?2 AND state <> ?3") \
 	X(PUT_PROMPT, "INSERT OR IGNORE INTO prompts VALUES (?1, ?2, ?3, ?4)") \
 	X(PUT_TRAJECTORY, STORE_SQL_PUT_TRAJECTORY) \

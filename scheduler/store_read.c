@@ -1,6 +1,6 @@
-/* store_read.c - the reading side of drumroll.db for a run that is resumed.
+/* store_read.c - the reading side of drumroll.db for a run that is resumed, or gone over again.
  *
- * Statements are prepared when needed: all of this happens once, before any rank works. */
+ * Statements are prepared when needed: beside a record's blobs that costs nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +49,7 @@ static int read_run_id(struct store *store, char run_id[STORE_RUN_ID_MAX], struc
 
 int store_read_progress(struct store *store, struct store_progress *progress, struct err *err)
 {
-	int64_t next_group = 0, next_ordinal = 0, dropped = 0, unacknowledged = 0, xxh3 = 0;
+	int64_t next_group = 0, next_ordinal = 0, dropped = 0, unacknowledged = 0, xxh3 = 0, extra = 0;
 	const struct { const char *sql; int64_t *value; } numbers[] = {
 		{ "SELECT coalesce(max(step), 0) FROM deliveries", &progress->step },
 		{ "SELECT coalesce((SELECT value FROM state WHERE key = 'batch_out'), 0)", &progress->batch_out },
@@ -62,6 +62,7 @@ int store_read_progress(struct store *store, struct store_progress *progress, st
 		{ "SELECT coalesce(max(id), 0) + 1 FROM groups", &next_group },
 		{ "SELECT coalesce(max(ordinal) + 1, 0) FROM groups WHERE NOT eval", &next_ordinal },
 		{ "SELECT count(*) FROM deliveries WHERE NOT acked", &unacknowledged },
+		{ "SELECT coalesce((SELECT value FROM state WHERE key = 'extra'), 0)", &extra },
 	};
 
 	memset(progress, 0, sizeof *progress);
@@ -76,6 +77,7 @@ int store_read_progress(struct store *store, struct store_progress *progress, st
 	progress->next_ordinal = (uint64_t)next_ordinal;
 	progress->dropped = (int)dropped;
 	progress->n_unacknowledged = (int)unacknowledged;
+	progress->extra = (int)extra;
 	return rc;
 }
 
@@ -160,6 +162,46 @@ int store_get_group(struct store *store, uint64_t group_id, struct trajectory **
 	                          &gathered, err);
 }
 
+struct found {
+	struct trajectory *trajectory;
+	enum store_state state;
+};
+
+static int take_one(void *context, const struct trajectory *t, enum store_state state)
+{
+	struct found *found = context;
+	*found = (struct found){ trajectory_copy(t), state };
+	return 0;
+}
+
+int store_get_trajectory(struct store *store, uint64_t id, struct trajectory **trajectory, struct err *err)
+{
+	struct found found = { 0 };
+	int64_t in_flight = 0; /* older stores have none */
+
+	*trajectory = NULL;
+	int rc = store_each_between(store, id, id, take_one, &found, err);
+	if (!rc && !found.trajectory)
+		rc = err_set(err, ERR_MISSING, "%s: trajectory %llu is not there (any more)", store->path, (unsigned long long)id);
+	if (!rc && found.state == STORE_PARTIAL)
+		rc = read_number(store, "SELECT count(*) FROM sqlite_master WHERE name = 'increments'", 0, &in_flight, err);
+	if (!rc && in_flight) rc = store_add_increments(store, found.trajectory, err);
+	if (rc) trajectory_free(found.trajectory);
+	else *trajectory = found.trajectory;
+	return rc;
+}
+
+int store_get_version(struct store *store, int64_t version, uint64_t *xxh3, bool *known, struct err *err)
+{
+	int64_t number = 0, n = 0;
+	int rc = read_number(store, "SELECT count(*) FROM weight_versions WHERE version = ?1", version, &n, err);
+
+	if (!rc && n) rc = read_number(store, "SELECT xxh3 FROM weight_versions WHERE version = ?1", version, &number, err);
+	*xxh3 = (uint64_t)number;
+	*known = n > 0;
+	return rc;
+}
+
 /* ---- batches ---- */
 
 struct batch_gathered {
@@ -170,7 +212,7 @@ struct batch_gathered {
 static int gather_batch(void *context, const struct trajectory *t, enum store_state state)
 {
 	struct batch_gathered *g = context;
-	(void)state;
+	if (state != STORE_DELIVERED) return 0; /* a pool that was chosen from */
 	if (g->n == g->capacity) {
 		g->capacity = g->capacity ? 2 * g->capacity : 64;
 		g->trajectories = xrealloc(g->trajectories, (size_t)g->capacity * sizeof *g->trajectories);
@@ -193,6 +235,30 @@ static int read_batch(struct store *store, int64_t step, struct batch_gathered *
 	return finish(store, rows, code ? SQLITE_DONE : row, code, err);
 }
 
+void stored_batch_free(struct stored_batch *batch)
+{
+	for (int i = 0; i < batch->n; i++) trajectory_free(batch->trajectories[i]);
+	free(batch->trajectories);
+	*batch = (struct stored_batch){ 0 };
+}
+
+/* The batch of the current row: batch_id, step, version, n. */
+static int load_batch(struct store *store, sqlite3_stmt *row, struct stored_batch *batch, struct err *err)
+{
+	struct batch_gathered g = { 0 };
+
+	*batch = (struct stored_batch){ .id = (uint64_t)sqlite3_column_int64(row, 0), .step = sqlite3_column_int64(row, 1),
+	                                .version = sqlite3_column_int64(row, 2) };
+	int code = read_batch(store, batch->step, &g, err);
+	batch->trajectories = g.trajectories;
+	batch->n = g.n;
+	if (!code && g.n != sqlite3_column_int(row, 3))
+		code = err_set(err, ERR_INVALID, "%s: batch %llu is damaged: expected %d trajectories, found %d; restore a copy of the "
+		               "run directory", store->path, (unsigned long long)batch->id, sqlite3_column_int(row, 3), g.n);
+	if (code) stored_batch_free(batch);
+	return code;
+}
+
 int store_each_unacknowledged(struct store *store,
                               int (*each)(void *context, const struct stored_batch *batch, struct err *err),
                               void *context, struct err *err)
@@ -202,20 +268,24 @@ int store_each_unacknowledged(struct store *store,
 	int row, code = 0;
 	if (!rows) return err->code;
 	while ((row = sqlite3_step(rows)) == SQLITE_ROW && !code) {
-		struct batch_gathered g = { 0 };
-		struct stored_batch batch = { .id = (uint64_t)sqlite3_column_int64(rows, 0), .step = sqlite3_column_int64(rows, 1),
-		                              .version = sqlite3_column_int64(rows, 2) };
-		code = read_batch(store, batch.step, &g, err);
-		if (!code && g.n != sqlite3_column_int(rows, 3))
-			code = err_set(err, ERR_INVALID, "%s: batch %llu is damaged: expected %d trajectories, found %d; restore a copy of the "
-			               "run directory", store->path, (unsigned long long)batch.id, sqlite3_column_int(rows, 3), g.n);
-		batch.trajectories = g.trajectories;
-		batch.n = g.n;
-		if (!code) code = each(context, &batch, err);
-		for (int i = 0; i < g.n; i++) trajectory_free(g.trajectories[i]);
-		free(g.trajectories);
+		struct stored_batch batch;
+		code = load_batch(store, rows, &batch, err);
+		if (code) break;
+		code = each(context, &batch, err);
+		stored_batch_free(&batch);
 	}
 	return finish(store, rows, code ? SQLITE_DONE : row, code, err);
+}
+
+int store_next_batch(struct store *store, int64_t after, struct stored_batch *batch, struct err *err)
+{
+	sqlite3_stmt *rows = prepare(store, "SELECT batch_id, step, version, n FROM deliveries WHERE step > ?1 ORDER BY step LIMIT 1",
+	                             err);
+	*batch = (struct stored_batch){ 0 };
+	if (!rows) return err->code;
+	sqlite3_bind_int64(rows, 1, after);
+	int row = sqlite3_step(rows), code = row == SQLITE_ROW ? load_batch(store, rows, batch, err) : 0;
+	return finish(store, rows, row == SQLITE_ROW ? SQLITE_DONE : row, code, err);
 }
 
 /* ---- metrics ---- */

@@ -1,4 +1,5 @@
-/* store_read.h - what the store knows of a run, for going on with it: `drumroll run --resume`.
+/* store_read.h - what the store knows of a run, for going on with it (`drumroll run --resume`) and for going over it again
+ * (`drumroll replay`), and for statistics (`drumroll report`).
  *
  * All of this is as of the last commit.  Records are checked as store_each_trajectory does. */
 #ifndef SCHEDULER_STORE_READ_H
@@ -20,6 +21,7 @@ struct store_progress {
 	uint64_t next_group, next_ordinal; /* of groups and training prompts */
 	int dropped;         /* training groups that were dropped since the last batch */
 	int n_unacknowledged; /* batches */
+	int extra;           /* samples that groups were extended by since the last batch */
 	int64_t committed_ms; /* since 1970 */
 };
 
@@ -45,14 +47,39 @@ int store_add_increments(struct store *store, struct trajectory *trajectory, str
 struct stored_batch {
 	uint64_t id;
 	int64_t step, version;
-	struct trajectory **trajectories; /* [n], in the order in which they were put; borrowed for the call */
+	struct trajectory **trajectories; /* [n], in the order in which they were put */
 	int n;
 };
 
-/* Batches that nobody has acknowledged, in order; ERR_INVALID where one is not complete. */
+/* Batches that nobody has acknowledged, in order, borrowed for the call; ERR_INVALID where one is not complete. */
 int store_each_unacknowledged(struct store *store,
                               int (*each)(void *context, const struct stored_batch *batch, struct err *err),
                               void *context, struct err *err);
+
+/* The first batch after step `after`, acknowledged or not; step 0: there is none.  Owned by the caller. */
+int store_next_batch(struct store *store, int64_t after, struct stored_batch *batch, struct err *err);
+void stored_batch_free(struct stored_batch *batch);
+
+/* A sample without its tokens; reals it has not are NAN. */
+struct stored_sample {
+	uint64_t id, group_id;
+	int64_t step;           /* in which its group was delivered, evaluated or dropped; -1: none of these */
+	bool eval, pivot;
+	enum store_state state;
+	int32_t n_response;     /* tokens; without what came in flight since */
+	int32_t n_positions;    /* that it may grow to */
+	int32_t deferrals, staleness;
+	enum finish_reason finish;
+	double reward, answer, advantage, reward_seconds;
+};
+
+/* Every sample in order of id, as its row says: unlike store_each_trajectory without tokens and unchecked. */
+int store_each_sample(struct store *store, int (*each)(void *context, const struct stored_sample *sample, struct err *err),
+                      void *context, struct err *err);
+/* The record with what came in flight since it was put, owned by the caller; ERR_MISSING, ERR_INVALID. */
+int store_get_trajectory(struct store *store, uint64_t id, struct trajectory **trajectory, struct err *err);
+/* XXH3-64 of the weights of a version; *known false: the store has no such version. */
+int store_get_version(struct store *store, int64_t version, uint64_t *xxh3, bool *known, struct err *err);
 
 /* The lines of metrics in order, and the provisional one of a batch; *json is owned by the caller, NULL if none. */
 int store_each_metrics(struct store *store, int (*each)(void *context, const char *json, struct err *err),

@@ -19,6 +19,9 @@
 #include "scheduler/leases.h"
 #include "scheduler/patience.h"
 #include "scheduler/rank_messages.h"
+#include "scheduler/worker_farewell.h"
+#include "scheduler/worker_progress.h"
+#include "scheduler/worker_reached.h"
 #include "scheduler/worker_weights.h"
 
 enum { IDLE_MS_MAX = 2 };
@@ -30,7 +33,10 @@ struct worker {
 	struct message_writer *writer;
 	struct policy *policy;
 	struct engine *engine;
-	struct engine_stats reported; /* as the last STATS said */
+	struct rank_stats reported; /* as the last STATS said */
+	struct rank_stats times;    /* its seconds outside the engine, but their sum */
+	double stats_said;          /* clock_seconds() of that */
+	double began;
 	struct tokenizer *tokenizer;
 	struct reward *reward;
 	struct leases leases; /* of what is in the engine */
@@ -106,23 +112,45 @@ static void score(struct worker *w, struct trajectory *t)
 	}
 	reward_score(w->reward, t, text, &err);
 	free(text);
-	t->reward_seconds += clock_seconds() - start;
+	double seconds = clock_seconds() - start;
+	t->reward_seconds += seconds;
+	w->times.reward_seconds += seconds;
 }
 
-/* What the engine did since it was last told. */
-static int send_stats(struct worker *w, struct err *err)
+static void read_stats(const struct worker *w, struct rank_stats *stats)
 {
-	struct engine_stats stats;
+	*stats = w->times;
+	engine_stats_read(w->engine, &stats->engine);
+	stats->seconds = clock_seconds() - w->began;
+	stats->version = w->policy->version;
+}
 
-	engine_stats_read(w->engine, &stats);
-	if (stats.rounds == w->reported.rounds) return 0;
-	return rank_message_send_stats(w->transport, 0, w->writer, &stats, &w->reported, err);
+/* What was done since it was last told; nothing where nothing was, unless somebody watches. */
+static int send_stats(struct worker *w, bool watched, struct err *err)
+{
+	const struct engine_stats *before = &w->reported.engine;
+	struct rank_stats now;
+
+	read_stats(w, &now);
+	const struct engine_stats *e = &now.engine;
+	if (!watched && e->rounds == before->rounds && e->active + e->queued == before->active + before->queued) return 0;
+	w->stats_said = clock_seconds();
+	rank_message_put_stats(w->writer, &now, &w->reported);
+	return rank_message_send(w->transport, 0, w->writer, err);
+}
+
+static int say_stats(struct worker *w, struct err *err)
+{
+	double every = w->config->run.timeline_seconds;
+
+	if (!w->engine || every <= 0 || clock_seconds() - w->stats_said < every) return 0;
+	return send_stats(w, true, err);
 }
 
 static int send_finished(struct worker *w, struct err *err)
 {
 	struct trajectory *t;
-	int rc = engine_pending(w->engine) ? 0 : send_stats(w, err);
+	int rc = engine_pending(w->engine) ? 0 : send_stats(w, false, err);
 	while (!rc && (t = engine_take_finished(w->engine))) {
 		score(w, t);
 		rc = send_trajectory(w, RANK_DONE, t, NULL, err);
@@ -196,8 +224,8 @@ static int on_reset(struct worker *w, const struct message_node *root, struct er
 	for (int i = 0; i < w->leases.n; i++) engine_discard(w->engine, w->leases.items[i].trajectory_id);
 	w->leases.n = 0;
 	while ((t = engine_take_finished(w->engine))) trajectory_free(t);
-	engine_stats_read(w->engine, &w->told);
-	w->reported = w->told;
+	read_stats(w, &w->reported);
+	w->told = w->reported.engine;
 	worker_weights_forget(w->weights);
 	return say_ready(w, err);
 }
@@ -225,6 +253,7 @@ static int on_start(struct worker *w, const struct message_node *root, struct er
 		.coupling = c->speculation.coupling,
 		.draft_length = (int)c->speculation.draft_length,
 		.draft_length_max = (int)c->speculation.draft_length_max,
+		.explore_chunk = (int)c->explore.chunk,
 		.suffix_tokens = c->speculation.suffix_tokens,
 		.max_active = (int)c->worker.max_active,
 		.prefill_chunk = (int)c->worker.prefill_chunk,
@@ -233,6 +262,7 @@ static int on_start(struct worker *w, const struct message_node *root, struct er
 		.kv_bytes = (size_t)c->worker.kv_memory_mb << 20,
 		.rank = transport_rank(w->transport),
 		.stop_token = -1,
+		.observe_at = (int32_t)c->prune.at_tokens,
 		.clock = clock_seconds,
 	};
 	struct speculation_costs costs;
@@ -248,6 +278,17 @@ static int on_start(struct worker *w, const struct message_node *root, struct er
 	return say_ready(w, err);
 }
 
+/* Explore mode: who draws it, and what is tried first. */
+static void take_proposal(struct trajectory *t, const struct rank_cargo *cargo)
+{
+	t->explored = cargo->explored;
+	if (!cargo->proposal) return;
+	int32_t *tokens = xmalloc(cargo->proposal_bytes + 1);
+	memcpy(tokens, cargo->proposal, cargo->proposal_bytes);
+	trajectory_propose(t, tokens, (int32_t)(cargo->proposal_bytes / sizeof *tokens));
+	free(tokens);
+}
+
 static int on_lease(struct worker *w, const struct message_node *root, struct err *err)
 {
 	struct trajectory *t;
@@ -260,13 +301,14 @@ static int on_lease(struct worker *w, const struct message_node *root, struct er
 	if (rc) return rc;
 	leases_add(&w->leases, t->id, lease, t->n_tokens);
 	leases_find(&w->leases, t->id)->unscored = cargo.unscored;
+	take_proposal(t, &cargo);
 	engine_add_with_kv(w->engine, t, &cargo.kv);
 	return 0;
 }
 
 static int say_quiet(struct worker *w, struct err *err)
 {
-	int rc = send_stats(w, err);
+	int rc = send_stats(w, false, err);
 	if (rc) return rc;
 	rank_message_begin(w->writer, RANK_QUIET, 0);
 	return rank_message_send(w->transport, 0, w->writer, err);
@@ -363,14 +405,15 @@ static int on_weights(struct worker *w, enum rank_message type, const struct mes
 
 	if (!w->weights) return err_set(err, ERR_PEER, "weights came before START");
 	int rc = worker_weights_take(w->weights, type, root, w->policy->version, &policy, &committed, err);
-	if (rc || committed < 0) return rc;
-	if (policy) {
+	if (!rc && committed >= 0 && policy) {
 		engine_set_policy(w->engine, policy, w->config->scheduler.kv == WEIGHTS_KEEP_KV);
 		policy_free(w->policy);
 		w->policy = policy;
 		w->first = true;
 	}
-	return say_updated(w, committed, clock_seconds() - start, err);
+	double seconds = clock_seconds() - start;
+	w->times.weights_seconds += seconds;
+	return rc || committed < 0 ? rc : say_updated(w, committed, seconds, err);
 }
 
 static int say_first(struct worker *w, struct err *err)
@@ -420,42 +463,16 @@ static int on_message(struct worker *w, const struct transport_message *m, struc
 	return rc;
 }
 
-struct progress {
-	struct worker *worker;
-	uint32_t n;
-	bool put;
-};
-
-static void each_progress(void *context, const struct trajectory *t)
-{
-	struct progress *p = context;
-	struct lease *l = leases_find(&p->worker->leases, t->id);
-
-	if (!l || t->n_tokens <= l->told || t->finish != FINISH_NONE) return;
-	p->n++;
-	if (!p->put) return;
-	rank_message_put_increment(p->worker->writer, l->lease, t, l->told);
-	l->told = t->n_tokens;
-}
-
 /* What samples in flight have got, so that a crash of the controller does not lose it. */
 static int say_progress(struct worker *w, struct err *err)
 {
 	const struct config_run *run = &w->config->run;
-	struct progress p = { .worker = w };
 	double now = clock_seconds();
 
 	if (now - w->progress_said < run->commit_seconds / 2 || run->durability == DURABILITY_OFF ||
 	    w->config->rollout.mode == ROLLOUT_QUANTIZED) return 0;
 	w->progress_said = now;
-	engine_each_pending(w->engine, each_progress, &p);
-	if (p.n == 0) return 0;
-	rank_message_begin(w->writer, RANK_PROGRESS, 1);
-	message_key(w->writer, "samples");
-	message_begin_array(w->writer, p.n);
-	p.put = true;
-	engine_each_pending(w->engine, each_progress, &p);
-	return rank_message_send(w->transport, 0, w->writer, err);
+	return worker_say_progress(w->engine, &w->leases, w->transport, w->writer, err);
 }
 
 static int say_alive(struct worker *w, struct err *err)
@@ -480,10 +497,22 @@ static int keep_in_touch(struct worker *w, struct err *err)
 	patience_turn(&w->patience);
 	if (transport_is_broken(w->transport, 0))
 		return err_set(err, ERR_TIMEOUT, "rank %d has lost its connection to the controller and ends", transport_rank(w->transport));
-	if (w->patience.seconds - w->heard <= limit) return say_alive(w, err);
+	if (w->patience.seconds - w->heard <= limit) {
+		int rc = say_alive(w, err);
+		return rc ? rc : say_stats(w, err);
+	}
 	return err_set(err, ERR_TIMEOUT, "rank %d heard nothing from the controller for %.1f s (%s) and ends",
 	               transport_rank(w->transport), w->patience.seconds - w->heard,
 	               w->engine ? "cluster.controller_seconds" : "run.stall_seconds");
+}
+
+static int pass_weights_on(struct worker *w, bool *busy, struct err *err)
+{
+	double start = clock_seconds();
+	int rc = worker_weights_pump(w->weights, busy, err);
+
+	w->times.weights_seconds += clock_seconds() - start;
+	return rc;
 }
 
 static int serve(struct worker *w, struct err *err)
@@ -504,9 +533,10 @@ static int serve(struct worker *w, struct err *err)
 		if (!rc && !w->quit && w->engine && engine_pending(w->engine)) {
 			busy = true;
 			if (engine_round(w->engine) > 0 && w->first) rc = say_first(w, err);
+			if (!rc && w->config->prune.at_tokens > 0) rc = worker_say_reached(w->engine, &w->leases, w->transport, w->writer, err);
 			if (!rc) rc = say_progress(w, err);
 		}
-		if (!rc && w->weights) rc = worker_weights_pump(w->weights, &busy, err);
+		if (!rc && w->weights) rc = pass_weights_on(w, &busy, err);
 		/* Also without a round: a sample that cannot be generated is finished as soon as it is added. */
 		if (!rc && !w->quit && w->engine) rc = send_finished(w, err);
 		if (!rc && !w->quit) rc = keep_in_touch(w, err);
@@ -516,38 +546,17 @@ static int serve(struct worker *w, struct err *err)
 			continue;
 		}
 		idle_ms = idle_ms < IDLE_MS_MAX ? idle_ms + 0.1 : IDLE_MS_MAX;
+		double start = clock_seconds();
 		clock_sleep_ms(idle_ms);
+		w->times.wait_seconds += clock_seconds() - start;
 	}
 	return 0;
 }
 
-static void tell_failure(struct worker *w, const struct err *why)
-{
-	struct err err;
-	rank_message_begin(w->writer, RANK_FAILED, 1);
-	message_key(w->writer, "text");
-	message_put_text(w->writer, why->text);
-	if (rank_message_send(w->transport, 0, w->writer, &err)) fprintf(stderr, "drumroll: %s\n", why->text);
-	/* The controller ends the run; wait for its word so that the message is not lost. */
-	for (double start = clock_seconds(); !w->quit && clock_seconds() - start < 5;) {
-		struct transport_message m;
-		while (transport_poll(w->transport, &m)) {
-			struct message *message;
-			int64_t type = 0;
-			if (message_parse(&message, m.bytes, m.n_bytes, &err) == 0) {
-				if (message_get_int(message_root(message), "type", RANK_START, RANK_FAILED, &type, &err) == 0 && type == RANK_QUIT)
-					w->quit = true;
-				message_close(message);
-			}
-			free(m.bytes);
-		}
-		clock_sleep_ms(1);
-	}
-}
-
 int worker_run(struct transport *transport, const struct config *config)
 {
-	struct worker w = { .config = config, .transport = transport, .writer = message_writer_open() };
+	struct worker w = { .config = config, .transport = transport, .writer = message_writer_open(),
+		.began = clock_seconds() };
 	struct err err;
 
 	/* mpirun and batch systems signal every rank.  The controller ends the run: a worker that died of the
@@ -559,7 +568,8 @@ int worker_run(struct transport *transport, const struct config *config)
 	if (rc == ERR_TIMEOUT) {
 		transport_lost(transport, 0);
 		fprintf(stderr, "drumroll: %s\n", err.text);
-	} else if (rc) tell_failure(&w, &err);
+	} else if (rc && w.quit) fprintf(stderr, "drumroll: %s\n", err.text);
+	else if (rc) worker_farewell(transport, w.writer, &err);
 	if (w.engine) engine_close(w.engine);
 	policy_free(w.policy);
 	worker_weights_close(w.weights);

@@ -1,0 +1,22 @@
+/* replay_serve.h - `drumroll replay RUN_DIR --serve CONFIG`: the recorded batches to a trainer, without generating.
+ *
+ * The bridge of a run (trainer_bridge/server.h), with batches from the store in place of ranks: in the recorded order,
+ * with credits, acknowledgements, redelivery to a peer that comes back.  What the trainer pushes is taken in, checked,
+ * numbered and, as in a run, kept; nothing is drawn with it.  The lag of a batch is the recorded one.
+ */
+#ifndef SCHEDULER_REPLAY_SERVE_H
+#define SCHEDULER_REPLAY_SERVE_H
+
+#include "configs/config.h"
+#include "scheduler/step_range.h"
+
+struct replay_serve_options {
+	const char *run_dir;         /* of the recording; borrowed, as all of it */
+	const struct config *config; /* socket, trainer, weights, and run.dir for what this leaves: a run's files */
+	struct step_range steps;
+};
+
+/* Ends when every batch has been acknowledged and the trainer has been told that it is over. */
+int replay_serve(const struct replay_serve_options *options, struct err *err);
+
+#endif
