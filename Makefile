@@ -12,7 +12,8 @@ FOLDERS := configs quant policy rollout trainer_bridge scheduler
 
 PACKAGES := mpich libuv msgpack libcyaml yaml-0.1 jansson libpcre2-8 libutf8proc sqlite3 libzstd libxxhash openblas cmocka
 DEBIAN   := gcc make pkg-config mpich libmpich-dev libuv1-dev libmsgpack-dev libcyaml-dev libyaml-dev libjansson-dev \
-            libpcre2-dev libutf8proc-dev libsqlite3-dev libzstd-dev libxxhash-dev libopenblas-openmp-dev libcmocka-dev python3 python3-msgpack python3-numpy
+            libpcre2-dev libutf8proc-dev libsqlite3-dev libzstd-dev libxxhash-dev libopenblas-openmp-dev libcmocka-dev python3 python3-msgpack python3-numpy \
+            gnuplot-nox
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wcast-qual -Wformat=2 \
         -Wno-missing-field-initializers
@@ -25,7 +26,7 @@ LDFLAGS_ALL = -Wl,--as-needed -fopenmp $(FLAGS_$(VARIANT)) $(LDFLAGS)
 
 Q := $(if $(V),,@)
 
-SOURCES := $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c))
+SOURCES := $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c $(f)/*/*.c))
 MAIN    := scheduler/main.c
 LIBS    := $(foreach f,$(FOLDERS),$(BUILD)/lib$(f).a)
 UNIT    := $(foreach f,$(FOLDERS),$(wildcard tests/$(f)/test_*.c))
@@ -34,13 +35,14 @@ SUPPORT := $(BUILD)/libsupport.a
 FUZZ    := $(wildcard tests/fuzz/fuzz_*.c)
 FUZZED  := $(wildcard configs/*.c policy/tokenizer*.c policy/chat*.c policy/jinja*.c rollout/prompts*.c scheduler/verifier_lines.c) \
            policy/utf8.c policy/file.c policy/safetensors.c rollout/trajectory.c rollout/noise.c \
-           trainer_bridge/frame.c trainer_bridge/message.c trainer_bridge/codec.c scheduler/rank_messages.c scheduler/transport.c
+           trainer_bridge/frame.c trainer_bridge/message.c trainer_bridge/codec.c trainer_bridge/http_request.c \
+           scheduler/rank_messages.c scheduler/transport.c scheduler/rank_guard.c
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ))
 FUZZ_SECONDS ?= 600
 SIM_SEEDS ?= 2000000
 BENCH_BIN := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: help run run-torch test test-all bench fuzz sim build unit deps clean quickstart-model
+.PHONY: help run run-torch test test-all bench bench-peer fuzz sim build unit deps deps-plots clean quickstart-model
 .DEFAULT_GOAL := help
 
 ## help: this list
@@ -74,7 +76,7 @@ run-torch: deps
 	wait $$run
 
 ## test: install what is missing, build, and run every test
-test: deps
+test: deps deps-plots
 	$(Q)tests/run $(VARIANT)
 
 ## test-all: the same, then again under address+undefined and thread sanitizers
@@ -86,6 +88,12 @@ test-all: test
 bench: deps
 	$(Q)$(MAKE) --no-print-directory build $(BENCH_BIN)
 	$(Q)for b in "$(BUILD)/drumroll bench kernels" $(BENCH_BIN); do echo "== $$b"; $$b || echo "$$b: exit status $$?"; done
+
+## bench-peer: side by side with llama.cpp's prebuilt libraries (npm, below build/peer); results in build/bench-peer.jsonl
+bench-peer: deps
+	$(Q)$(MAKE) --no-print-directory build $(BUILD)/tests/bench/peer/ours
+	$(Q)tests/bench/peer/install.sh build/peer
+	$(Q)python3 -B tests/bench/peer/compare.py --ours $(BUILD)/tests/bench/peer/ours $(ARGS)
 
 ## fuzz: fuzz the parsers with clang's libFuzzer, FUZZ_SECONDS (600) each; findings go to build/fuzz
 fuzz: deps
@@ -132,6 +140,16 @@ deps:
 	  rm -f build-deps.log; \
 	fi
 
+# `drumroll report` draws with it and says so where it is missing; nothing else needs it.
+deps-plots:
+	$(Q)command -v gnuplot >/dev/null || { \
+	  command -v apt-get >/dev/null || { echo "deps: missing: gnuplot; this machine has no apt-get: install it" >&2; exit 1; }; \
+	  echo "deps: missing: gnuplot; installing Debian's gnuplot-nox"; sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  $$sudo apt-get update -q >build-deps.log 2>&1 && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends gnuplot-nox >>build-deps.log 2>&1 || { \
+	    tail -n 20 build-deps.log >&2; echo "deps: apt-get failed; the whole log is build-deps.log" >&2; exit 1; }; \
+	  rm -f build-deps.log; }
+
 ## clean: remove build/
 clean:
 	$(Q)rm -rf build
@@ -150,7 +168,7 @@ $(BUILD)/%.o: %.c Makefile
 	$(Q)$(CC) $(CFLAGS_ALL) $(FLAGS_KERNEL) -MMD -MP -c $< -o $@
 
 define FOLDER_LIB
-$(BUILD)/lib$(1).a: $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(MAIN),$(wildcard $(1)/*.c)))
+$(BUILD)/lib$(1).a: $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(MAIN),$(wildcard $(1)/*.c $(1)/*/*.c)))
 	$$(Q)rm -f $$@
 	$$(Q)$$(AR) rcs $$@ $$^
 endef
@@ -174,7 +192,7 @@ $(BUILD)/$(1:.c=): $(BUILD)/$(1:.c=.o) $(SUPPORT) $(call upto,$(2))
 	$$(Q)$$(CC) $$(LDFLAGS_ALL) $$^ $$(PKG_LIBS) -lm -o $$@
 endef
 $(foreach f,$(FOLDERS),$(foreach t,$(wildcard tests/$(f)/test_*.c),$(eval $(call UNIT_TEST,$(t),$(f)))))
-$(foreach t,$(wildcard tests/bench/bench_*.c),$(eval $(call UNIT_TEST,$(t),scheduler)))
+$(foreach t,$(wildcard tests/bench/bench_*.c) tests/bench/peer/ours.c,$(eval $(call UNIT_TEST,$(t),scheduler)))
 
 # A fuzz target with a main that replays its corpus.
 $(FUZZ:%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/%.o $(BUILD)/tests/fuzz/replay.o $(call upto,scheduler)

@@ -160,6 +160,7 @@ static void test_choices_have_the_order_of_their_enums(void **state)
 		{ "trainer.kind=reference", offsetof(struct config, trainer.kind), TRAINER_REFERENCE },
 		{ "trainer.kind=external", offsetof(struct config, trainer.kind), TRAINER_EXTERNAL },
 		{ "trainer.kind=none", offsetof(struct config, trainer.kind), TRAINER_NONE },
+		{ "trainer.kind=simulated", offsetof(struct config, trainer.kind), TRAINER_SIMULATED },
 	};
 	struct config config;
 	struct err err;
@@ -206,7 +207,7 @@ static void test_bad_files_are_refused_with_their_line(void **state)
 		{ "rollout:\n  temperature: 1,5\n", ":2:", "found \"1,5\"" },
 		{ "data:\n  shuffle: yes\n", ":2:", "expected true or false, found \"yes\"" },
 		{ "data:\n  shuffle: True\n", ":2:", "expected true or false" },
-		{ "rollout:\n  mode: fast\n", ":2:", "expected one of exact|speculative|quantized, found \"fast\"" },
+		{ "rollout:\n  mode: fast\n", ":2:", "expected one of exact|speculative|quantized|explore, found \"fast\"" },
 		{ "rollout:\n  mode: exact|speculative\n", ":2:", "expected one of" },
 		{ "run:\n  name:\n", ":2:", "run.name has no value" },
 		{ "run:\n  name: ~\n", ":2:", "run.name has no value" },

@@ -45,7 +45,8 @@ static void test_what_may_not(void **state)
 		{ "data.shuffle=false", "which prompt comes next" }, { "rollout.temperature=0.5", "drawn alike" },
 		{ "rollout.max_tokens=5", "drawn alike" }, { "rollout.mode=quantized", "drawn alike" },
 		{ "speculation.coupling=maximal", "decides what is drawn" }, { "worker.kv_format=bf16", "last bits" },
-		{ "reward.tolerance=1", "judged alike" }, { "advantage.estimator=grpo", "how many samples" } };
+		{ "reward.tolerance=1", "judged alike" }, { "advantage.estimator=grpo", "how many samples" },
+		{ "allocation.budget=9", "how many samples" } };
 	struct err err;
 	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
 		assert_int_equal(change("run.name=a", sets[i][0], &err), ERR_CONFIG);

@@ -157,6 +157,8 @@ def main():
     with Client(address, name="requests", timeout=90, order="completion", on_lengths=hints.append) as client:
         client.hints = hints
         wrong(ValueError, "no address", Client, "nowhere")
+        assert len(client.evaluate(temperature=0).trajectories) == 24
+        print("ok an evaluation is served before any prompt has come")
         submit(client)
         batches = client.batches()
         learn(client, batches, words)

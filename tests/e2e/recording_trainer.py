@@ -37,7 +37,7 @@ class Trainer:
         for t in batch.trajectories:
             print(json.dumps({
                 "batch": batch.batch_id, "step": batch.step, "id": t.id, "prompt_id": t.prompt_id, "epoch": t.epoch,
-                "sample": t.sample, "n_prompt": t.n_prompt, "tokens": t.tokens.tolist(), "logprobs": t.logprobs.tobytes().hex(),
+                "sample": t.sample, "group_size": t.group_size, "n_prompt": t.n_prompt, "tokens": t.tokens.tolist(), "logprobs": t.logprobs.tobytes().hex(),
                 "versions": t.versions.tolist(), "mask": t.mask.tolist(), "finish": t.finish, "reward": t.reward,
                 "advantage": t.advantage, "pivot": t.pivot, "loss_weight": t.loss_weight,
                 "segments": t.segments}), file=self.out)

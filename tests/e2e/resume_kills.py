@@ -28,6 +28,7 @@ COMMIT = 0.4
 START_SECONDS = 2  # from the banner to the first samples: kept weights go to the ranks
 N_STEPS = 3 + n_kills
 N_GROUPS = 2
+POOL = sum(int(s.split("=")[1]) for s in sets if s.startswith("explore.pool="))  # of a group, and not delivered
 base = ["--set", f"run.steps={N_STEPS}", "--set", "rollout.group_size=4", "--set", f"scheduler.groups_per_step={N_GROUPS}",
         "--set", "worker.max_active=8", "--set", "rollout.max_tokens=96", "--set", "eval.every=2", "--set", "eval.limit=6",
         "--set", "data.eval_prompts=" + (MODEL + "/heldout.jsonl" if scenario in ("reference", "trainer") else ""),
@@ -258,7 +259,9 @@ def check(run, plain, status):
         return
     rows = read_batches(run)
     keys = [key(t) for t in rows]
-    say(len(rows) == N_STEPS * N_GROUPS * 5 and len(set(keys)) == len(keys), f"each trajectory once ({len(rows)}, {len(set(keys))} of them different)")
+    sizes = {t["id"] // 4096: t["group_size"] - POOL for t in rows}
+    whole = len(sizes) == N_STEPS * N_GROUPS and sum(sizes.values()) == len(rows)
+    say(whole and len(set(keys)) == len(keys), f"each trajectory once ({len(rows)}, {len(set(keys))} of them different)")
     with open(run.dir + "/metrics.jsonl") as f:
         metrics = [json.loads(line) for line in f]
     steps = [m["step"] for m in metrics if "reward/mean" in m]

@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 	struct message *message;
 	struct trajectory *t = NULL;
 	struct rank_cargo cargo;
-	struct engine_stats sums = {0};
+	struct rank_stats sums = {0}, added;
 	struct err err = {0};
 	uint64_t lease;
 
@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)
 	read_fields(root);
 	err.text[0] = '\0';
 	if (rank_message_get_cargo(root, &cargo, &err)) assert(err.text[0]);
-	rank_message_add_stats(root, &sums, &err);
+	if (rank_message_get_stats(root, &added, &err) == 0) rank_stats_add(&sums, &added);
 	if (rank_message_get_trajectory(root, &lease, &t, &err) == 0) {
 		goes_round(t);
 		trajectory_free(t);

@@ -235,7 +235,7 @@ static void broken_drafters_draft_nothing(void **state)
 	assert_int_equal(kv_cache_open(&cache, &policy->config, KV_BF16, 1 << 22, &err), 0);
 	prefixes.cache = cache;
 	workspace_open(&w, policy, &options, 8);
-	struct session *s = session_open(sample_of(0, 20, (struct sampling_options){1.0f, 1.0f, 0, 0}), &prefixes, CONTEXT);
+	struct session *s = session_open(sample_of(0, 20, (struct sampling_options){1.0f, 1.0f, 0, 0}), PART_TARGET, &prefixes, CONTEXT);
 	for (int broken = 0; broken < 3; broken++) {
 		s->n_draft = 4;
 		maximal_begin(&w, &s, 1);

@@ -36,7 +36,7 @@ static struct session *session_ready(int32_t max_tokens)
 	struct trajectory *t = trajectory_new(prompt, N_PROMPT, max_tokens);
 	t->id = t->group_id = 1;
 	t->seed = 99;
-	struct session *s = session_open(t, &bench.prefixes, CONTEXT);
+	struct session *s = session_open(t, PART_TARGET, &bench.prefixes, CONTEXT);
 	struct prefix *p = s->prefix;
 
 	if (!prefix_ready(p)) {

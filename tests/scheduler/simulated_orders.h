@@ -14,7 +14,7 @@ static inline void require_order(struct world *world, const struct shadow_group 
 	for (struct shadow_group *other = world->groups; other < world->groups + world->n_groups; other++)
 		for (int i = 0; i < other->n_samples; i++) {
 			const struct shadow *sample = &other->samples[i];
-			if (sample == leased || other->eval != group->eval || sample->done || sample->leased)
+			if (sample == leased || sample->added || other->eval != group->eval || sample->done || sample->leased)
 				continue;
 			require(world, longest || other >= group, "S6: group %d is leased before %d", (int)group->id,
 			        (int)other->id);
@@ -45,7 +45,7 @@ static inline void on_recall(struct world *world, const struct action *action)
 			const struct shadow *sample = &world->groups[i].samples[k];
 			n_leased += sample->leased && sample->rank == action->rank;
 			require(world,
-			        closing || world->groups[i].eval != sim_eval(world) || sample->done || sample->leased,
+			        closing || sample->added || world->groups[i].eval != sim_eval(world) || sample->done || sample->leased,
 			        "S14: a recall while group %d waits", (int)world->groups[i].id);
 		}
 	int least = rank->active < n_leased / 2 ? rank->active : n_leased / 2;
@@ -65,12 +65,12 @@ static inline int id_compare(const void *a, const void *b)
 	return (left->id > right->id) - (left->id < right->id);
 }
 
-/* In prompt order, whatever the order in which they were delivered. */
+/* Ids and sizes in prompt order, whatever the order in which they were delivered. */
 static inline void remember_delivered(struct world *world)
 {
 	qsort(world->streamed, (size_t)world->n_streamed, sizeof *world->streamed, id_compare);
 	for (int i = 0; i < world->n_streamed; i++)
-		world->delivered[world->n_delivered_ids++] = world->streamed[i].id;
+		world->delivered[world->n_delivered_ids++] = world->streamed[i].id << 8 | (uint64_t)world->streamed[i].n_samples;
 }
 
 #endif

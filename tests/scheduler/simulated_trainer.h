@@ -154,6 +154,8 @@ static inline void require_fresh(struct world *world, const struct shadow_group 
 	if (world->irregular && (finish || sim_one_step(world)))
 		return;
 	for (int i = 0; i < group->n_samples; i++) {
+		if (group->samples[i].oldest_version == NO_TOKENS) /* pruned before anything of it was known */
+			continue;
 		int lag = (int)(world->version + ahead - group->samples[i].oldest_version);
 		require(world, lag <= world->options.max_staleness, "S11: sample %d of group %d is delivered %d versions late",
 		        i, (int)group->id, lag);

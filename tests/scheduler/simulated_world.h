@@ -16,7 +16,7 @@
 
 #include "scheduler/scheduler.h"
 
-enum { RANKS_MAX = 6, CAPACITY_MAX = 12, SAMPLES_MAX = 5, GROUPS_PER_STEP_MAX = 5, GROUPS_MAX = 64 };
+enum { RANKS_MAX = 6, CAPACITY_MAX = 12, SAMPLES_MAX = 5, EXTENDED_MAX = 12, GROUPS_PER_STEP_MAX = 5, GROUPS_MAX = 64 };
 enum { STEPS = 6, EVENTS_MAX = 200000 };
 #define NO_TOKENS INT64_MIN
 
@@ -82,6 +82,7 @@ struct sim_rank {
 /* What the controller knows of a sample. */
 struct shadow {
 	bool done, leased;
+	bool added; /* by an extension behind actions that had been said already */
 	bool due; /* S7 has asked for it: stays so when its rank is lost or it is recalled */
 	int rank, deferrals, progress;
 	uint64_t lease;
@@ -92,9 +93,11 @@ struct shadow {
 struct shadow_group {
 	uint64_t id;
 	bool eval, complete, kept, known; /* known: something is expected of it */
+	bool settled; /* extended, or judged complete */
+	bool kept_late; /* behind actions that had been said already, for groups that were held until then */
 	int n_samples;
 	int64_t version; /* it was opened under; NO_TOKENS: restored, not known */
-	struct shadow samples[SAMPLES_MAX];
+	struct shadow samples[EXTENDED_MAX];
 };
 
 struct world {
@@ -130,6 +133,10 @@ struct world {
 	uint64_t train_max;
 	int64_t pushed, n_batches, n_opened, n_dropped, forgiven;
 	uint64_t n_cancelled, n_given_up;
+	/* extensions (simulated_extensions.h) */
+	int n_extra; /* samples since the last training batch */
+	uint64_t n_extended, n_in_turn, n_cut;
+	int n_pruned[3]; /* that were not leased, leased, done already */
 };
 
 #define require(world, holds, ...) \

@@ -64,11 +64,34 @@ static void test_empties_and_fills_again(void **state)
 	group_table_close(table);
 }
 
+static void test_a_group_grows(void **state)
+{
+	(void)state;
+	const int32_t prompt[] = { 1, 2, 3 };
+	struct group_table *table = group_table_open();
+	struct live_group *g = group_table_add(table, 3, 2, false);
+	for (int i = 0; i < 2; i++) g->samples[i] = trajectory_new(prompt, 3, 8);
+	g->leases[1] = 7;
+	group_table_extend(g, 30);
+	assert_int_equal(g->n_samples, 32);
+	assert_int_equal(g->n_first, 2);
+	assert_int_equal(g->leases[1], 7);
+	for (int i = 2; i < 32; i++) {
+		assert_null(g->samples[i]);
+		assert_int_equal(g->leases[i], 0);
+		assert_false(g->judging[i] || g->moving[i]);
+		g->samples[i] = trajectory_new(prompt, 3, 8);
+	}
+	assert_ptr_equal(group_table_find(table, 3), g);
+	group_table_close(table);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_finds_what_was_added),
 		cmocka_unit_test(test_old_group_survives),
+		cmocka_unit_test(test_a_group_grows),
 		cmocka_unit_test(test_empties_and_fills_again),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

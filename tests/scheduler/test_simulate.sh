@@ -137,6 +137,7 @@ refuse 2 "a tail without a mean" "simulate.length_alpha: expected" "$T/small.yam
 refuse 2 "nothing but warm-up" "warmup is 12 of 12 steps, .*set simulate.steps to more" "$T/small.yaml" --set simulate.warmup=12
 refuse 2 "rounds that take no time" "are both 0: a round must take some time" "$T/small.yaml" --set simulate.read_seconds=0 --set simulate.row_seconds=0
 refuse 1 "more samples than there is memory for" "samples in flight: expected at most" "$T/small.yaml" --set scheduler.groups_per_step=1000000 --set rollout.group_size=1000
+refuse 2 "second stages, which go by rewards" "allocation.kind goes by rewards" "$T/small.yaml" --set allocation.kind=dars_et
 refuse 2 "a store without a run" "simulate.run is empty: name a run directory" "$T/small.yaml" --set simulate.lengths=store
 refuse 2 "a run without a store" "set simulate.lengths to store, or take the run out" "$T/small.yaml" --set simulate.run=runs/x
 refuse 1 "a run that is not there" "simulate.run: .*nothing" "$T/small.yaml" --set simulate.lengths=store --set simulate.run="$T/nothing"

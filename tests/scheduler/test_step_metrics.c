@@ -152,12 +152,39 @@ static void test_mismatch_of_quantized_samples(void **state)
 	step_metrics_free(&m);
 }
 
+/* 4 seconds with 6 sessions on both ranks, then 2 with one on one of them; 8 slots each. */
+static void test_ranks_at_work(void **state)
+{
+	(void)state;
+	struct step_metrics m = { 0 };
+	step_metrics_begin(&m, 1, 1);
+	step_metrics_watched(&m, 4, 2, 16, 2, 6);
+	step_metrics_watched(&m, 2, 2, 16, 1, 1);
+	m.engine = (struct engine_stats){ .drafted_by_position = { 10, 8 }, .accepted_by_position = { 9, 2 } };
+	m.ranks_wait_seconds = 1.5;
+	char *text = step_metrics_json(&m);
+	json_t *o = json_loads(text, 0, NULL);
+	assert_float_equal(number(o, "rollout/active_sessions/mean"), 26.0 / 6, 1e-6);
+	assert_float_equal(number(o, "rollout/active_sessions/max"), 6, 0);
+	assert_float_equal(number(o, "rollout/tail_ratio"), 2.0 / 6, 1e-6);
+	assert_float_equal(number(o, "cluster/busy_ratio"), 10.0 / 12, 1e-6);
+	assert_float_equal(number(o, "timing_s/ranks_wait"), 1.5, 0);
+	const json_t *rate = json_object_get(o, "rollout/sd/acceptance_by_position");
+	assert_int_equal(json_array_size(rate), 2);
+	assert_float_equal(json_number_value(json_array_get(rate, 0)), 0.9, 1e-9);
+	assert_float_equal(json_number_value(json_array_get(rate, 1)), 0.25, 1e-9);
+	json_decref(o);
+	free(text);
+	step_metrics_free(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_counts_only_new_tokens),
 		cmocka_unit_test(test_json_of_a_step),
 		cmocka_unit_test(test_work_and_length_bias),
+		cmocka_unit_test(test_ranks_at_work),
 		cmocka_unit_test(test_mismatch_of_quantized_samples),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
