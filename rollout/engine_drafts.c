@@ -169,7 +169,7 @@ static void plan_drafts(struct engine *e, struct drafting_control *control, int 
 {
 	struct engine_stats *stats = &e->workspace.stats;
 	struct speculation *speculation = &control->speculation;
-	bool alike = 4 * n > 3 * control->n && 3 * n < 4 * control->n;
+	bool alike = 2 * n >= control->n && n <= 2 * control->n;
 	if (n == 0 || (control->rest-- > 0 && alike)) return;
 	control->n = n;
 	double start = workspace_now(&e->workspace);

@@ -325,7 +325,8 @@ static void settle_probe(struct speculation *s, double round_seconds)
 {
 	if (!s->probe.running) return;
 	s->probe.running = false;
-	double lost = s->probe.seconds - s->probe.tokens / s->probe.rate, most = LOSS_ROUNDS * round_seconds;
+	double planning = 2 * s->overhead; /* of the probe and of the round after it, where a plan would have stood */
+	double lost = s->probe.seconds + planning - s->probe.tokens / s->probe.rate, most = LOSS_ROUNDS * round_seconds;
 	lost = fmax(-most, fmin(most, lost));
 	*s->probe.account = fmax(*s->probe.account - lost, -DEBT_ROUNDS * round_seconds);
 	s->probe_seconds += lost;
