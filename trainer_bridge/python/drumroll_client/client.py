@@ -64,14 +64,15 @@ class Client(Receiver):
 
         tensors: name -> torch tensor, numpy array or BF16 words (see to_bf16), e.g. `model.state_dict()`; shapes as
         in `self.tensors`.  version: above `self.version`.  retry_seconds: how long to go on where the run says that
-        it is busy with another version.  Returns the bytes of tensor data sent when the run has taken the version;
-        raises RunError with its reason if it does not, and the run keeps the version before.
+        it is busy with another version.  The mapping is kept: should a crash of the run lose the version, the next pull
+        pushes it again, with what the tensors hold by then.  Returns the bytes of tensor data sent when the run has
+        taken the version; raises RunError with its reason if it does not, and the run keeps the version before.
         """
         check_names(self.tensors, tensors)
         if self._base is not None:
             tensors = {name: tensor_words(self.tensors, name, tensors[name]).copy() for name in self.tensors}
-        sent = self._push_steadily(version, retry_seconds, lambda: full_frames(
-            self.tensors, version, tensors, self._chunk_bytes(chunk_bytes)))
+        sent = self._push_steadily(version, retry_seconds, lambda number: full_frames(
+            self.tensors, number, tensors, self._chunk_bytes(chunk_bytes)))
         self._base_version = version
         if self._base is not None:
             self._base = dict(tensors)
@@ -90,13 +91,14 @@ class Client(Receiver):
         if not base or base_version < 0 or not can_compress():
             return self.push_weights(version, words, chunk_bytes, retry_seconds)
         try:
-            sent = self._push_steadily(version, retry_seconds, lambda: delta_frames(
-                self.tensors, version, base_version, base, words, self._chunk_bytes(chunk_bytes)))
+            sent = self._push_steadily(version, retry_seconds, lambda number: delta_frames(
+                self.tensors, number, base_version, base, words, self._chunk_bytes(chunk_bytes)))
         except RunError as refusal:
             if refusal.code != "base":
                 raise
             return self.push_weights(version, words, chunk_bytes, retry_seconds)
         self._base, self._base_version = words, version
+        self._pushed_frames = lambda number: full_frames(self.tensors, number, words, self._chunk_bytes(chunk_bytes))
         return sent
 
     def remember_base(self, version: int, tensors: Mapping[str, Any]) -> None:
@@ -122,8 +124,8 @@ class Client(Receiver):
                              "version the adapters are (base=), or push that in full first")
         pairs, rank = lora_pairs(self.tensors, adapters)
         against = base
-        return self._push_steadily(version, retry_seconds, lambda: lora_frames(
-            self.tensors, version, against, pairs, rank, alpha, full or {}, self._chunk_bytes(chunk_bytes)))
+        return self._push_steadily(version, retry_seconds, lambda number: lora_frames(
+            self.tensors, number, against, pairs, rank, alpha, full or {}, self._chunk_bytes(chunk_bytes)))
 
     def report(self, step: int, tokens: int = 0, **metrics: float) -> None:
         """loss, grad_norm, kl, clip_frac, entropy, tis_mean, learning_rate, seconds: shown and kept by the run."""
@@ -197,21 +199,44 @@ class Client(Receiver):
     def _chunk_bytes(self, wanted: int) -> int:
         return min(wanted, self._wire.frame_bytes_max - CHUNK_HEAD_BYTES_MAX)
 
-    def _push_steadily(self, version: int, retry_seconds: float, frames: Callable[[], Iterator[Frame]]) -> int:
+    def _push_steadily(self, version: int, retry_seconds: float, frames: Callable[[int], Iterator[Frame]]) -> int:
         start, self._push_in_doubt = time.monotonic(), False
         while True:
             try:
-                return self._steadily(lambda: self._push(version, frames()))
+                sent = self._steadily(lambda: self._push(version, frames(version)))
+                break
             except RunError as refusal:
-                if self._push_in_doubt:  # its commit had arrived: the run has the version, or will soon
-                    if refusal.code in ("invalid", "base") and refusal.about == "weights_begin":
-                        self.version = version
-                        return 0
+                if self._push_in_doubt and self._has_it(refusal):  # its commit had arrived
+                    self.version, sent = version, 0
+                    break
                 if self._push_in_doubt or self._after_break():  # our old connection may push
                     retry_seconds = max(retry_seconds, self._reconnect_seconds)
                 if refusal.fatal or not refusal.may_retry or time.monotonic() - start >= retry_seconds:
                     raise
                 time.sleep(0.02)
+        self._pushed_version, self._pushed_frames, self._push_is_lost = version, frames, False
+        return sent
+
+    @staticmethod
+    def _has_it(refusal: RunError) -> bool:
+        """The run has the version, or will soon."""
+        return refusal.code in ("invalid", "base") and refusal.about == "weights_begin"
+
+    def _push_again(self) -> None:
+        """The version that this client pushed last, which a crash of the run has lost (PROTOCOL.md, Weights)."""
+        version = self._pushed_version if self._pushed_version > self.version else self.version + 1
+        deadline, self._push_in_doubt = time.monotonic() + self._reconnect_seconds, False
+        while True:
+            try:
+                self._push(version, self._pushed_frames(version))
+                break
+            except RunError as refusal:
+                if self._has_it(refusal):  # it was no crash: the version was on its way to the ranks
+                    break
+                if refusal.fatal or not refusal.may_retry or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.02)
+        self._pushed_version, self._push_is_lost = version, False
 
     def _push(self, version: int, frames: Iterator[Frame]) -> int:
         if self._push_in_doubt and self._welcomed_at >= version:

@@ -118,6 +118,8 @@ class Receiver(Session):
 
     def _next_piece(self, timeout: Optional[float]) -> Union[Batch, Frame, None]:
         """A batch; with micro_batch a piece of one, or the batch_end behind its pieces; None when the run is over."""
+        if self._push_is_lost:
+            self._push_again()
         while True:
             if not self._pulling and not self._over:
                 self._wire.send({"type": "pull", "credits": 1})

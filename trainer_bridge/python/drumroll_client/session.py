@@ -32,6 +32,8 @@ class Session:
         self._secret = secret.encode() if isinstance(secret, str) else secret
         self._reconnect_seconds = reconnect_seconds
         self._welcomed_at = 0                                      # the version that the last welcome told
+        self._pushed_version, self._pushed_frames = 0, None        # of the last push that the run took
+        self._push_is_lost = False                                 # a crash of the run has lost it
         self._over = False
         self._closed = False
         self._given: Dict[int, None] = {}
@@ -113,6 +115,7 @@ class Session:
             try:
                 self._wire = self._open(max(0.0, deadline - time.monotonic()))
                 self.breaks += 1
+                self._push_is_lost = self._pushed_version > self.weights_version
                 self._say_again()
                 return
             except (ConnectionLost, TimeoutError) as again:
@@ -190,6 +193,9 @@ class Session:
             self._say_again()
         else:
             self._unconfirmed = [batch_id for batch_id in self._unconfirmed if batch_id not in said]
+
+    def _push_again(self) -> None:
+        raise NotImplementedError  # client.py
 
     def _say_again(self) -> None:
         for batch_id in self._unconfirmed:
