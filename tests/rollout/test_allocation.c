@@ -101,6 +101,7 @@ static void test_decision(void **state)
 	allocation_decide(&config, group, 8, &found, &err);
 	assert_int_equal(found.wanted, 0);
 	/* One of four: 2 sqrt(3)/4, 4 / 0.866 - 4 = 0.62.  What failed counts for the cap. */
+	config_free(&config);
 	config = options(HW, ADVANTAGE_GRPO);
 	fill((const double[]){ NAN, 1, 0, 0, 0, NAN }, 6);
 	allocation_decide(&config, group, 6, &found, &err);

@@ -331,7 +331,7 @@ static void test_zip64(void **state)
 	assert_int_equal(zip_crc(0, "123456789", 9), 0xcbf43926); /* the check value of CRC-32/ISO-HDLC */
 	assert_int_equal(zip_crc(zip_crc(0, "1234", 4), "56789", 5), 0xcbf43926);
 	for (int i = 0; i < 3; i++) {
-		char name[16];
+		char name[24];
 		snprintf(name, sizeof name, "member-%d", i);
 		zip_file_member(zip, name, strlen(bodies[i]), zip_crc(0, bodies[i], strlen(bodies[i])));
 		fputs(bodies[i], file);
