@@ -112,8 +112,11 @@ static int agree(struct trainer *trainer, struct err *err)
 	       (long long)at->version, (unsigned long long)at->batch_id, (long long)weights);
 	trainer->version = version > at->version ? version : at->version;
 	if (code || weights >= at->version) return code;
-	trainer->version = version < at->version ? at->version : version + 1;
-	return push(trainer, trainer->version, err);
+	bool known = version < at->version;
+	trainer->version = known ? at->version : version + 1;
+	code = push(trainer, trainer->version, err);
+	/* Not new: it had arrived, and was on its way to the ranks when the run greeted this trainer. */
+	return known && code == ERR_INVALID ? 0 : code;
 }
 
 /* The state with the batch in it is on disk before anybody hears of it. */

@@ -44,7 +44,7 @@ class Trainer:
         self.out.flush()
 
     def serve(self):
-        with Client(self.address, name="recording", timeout=120, connect_seconds=60) as client:
+        with Client(self.address, name="recording", timeout=120, connect_seconds=60, reconnect_seconds=0) as client:
             for batch_id in self.acked[-2:]:
                 client.ack(batch_id)
             if self.version > client.weights_version:

@@ -65,8 +65,9 @@ class Client(Receiver):
         tensors: name -> torch tensor, numpy array or BF16 words (see to_bf16), e.g. `model.state_dict()`; shapes as
         in `self.tensors`.  version: above `self.version`.  retry_seconds: how long to go on where the run says that
         it is busy with another version.  The mapping is kept: should a crash of the run lose the version, the next pull
-        pushes it again, with what the tensors hold by then.  Returns the bytes of tensor data sent when the run has
-        taken the version; raises RunError with its reason if it does not, and the run keeps the version before.
+        pushes it again, with what the tensors hold by then; its number may be higher, so count from `self.version`.
+        Returns the bytes of tensor data sent when the run has taken the version; raises RunError with its reason if it
+        does not, and the run keeps the version before.
         """
         check_names(self.tensors, tensors)
         if self._base is not None:
@@ -214,7 +215,8 @@ class Client(Receiver):
                 if refusal.fatal or not refusal.may_retry or time.monotonic() - start >= retry_seconds:
                     raise
                 time.sleep(0.02)
-        self._pushed_version, self._pushed_frames, self._push_is_lost = version, frames, False
+        self._pushed_version, self._pushed_frames = version, frames
+        self._push_is_lost = self._push_in_doubt and self._welcomed_at >= version > self.weights_version
         return sent
 
     @staticmethod
