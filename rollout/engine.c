@@ -311,12 +311,12 @@ static int plan_round(struct engine *e)
 	return n_decoding;
 }
 
-/* The prefill rows have been computed. */
+/* The prefill rows have been computed: sessions' own, and those of prompts, whose session is active still, as only
+ * newer ones were put back meanwhile. */
 static int settle_prefill(struct engine *e)
 {
-	int n_moved = 0;
-
 	struct engine_stats *stats = &e->workspace.stats;
+	int n_moved = 0;
 
 	for (int i = 0; i < e->n_active; i++) {
 		struct session *s = e->active[i];
@@ -324,9 +324,9 @@ static int settle_prefill(struct engine *e)
 		stats->recomputed_tokens += (uint64_t)s->n_prefill;
 		s->n_computed += s->n_prefill;
 		s->n_prefill = 0;
-	}
-	for (struct prefix *p = e->prefixes.first; p; p = p->next) {
-		n_moved += p->n_prefill > 0;
+		struct prefix *p = s->prefix;
+		if (p->n_prefill == 0) continue;
+		n_moved++;
 		p->n_computed += p->n_prefill;
 		int32_t fresh = p->n_computed > p->n_reached ? p->n_computed - p->n_reached : 0;
 		stats->prompt_tokens += (uint64_t)fresh;

@@ -53,7 +53,7 @@ void speculation_open(struct speculation *s, const struct speculation_options *o
 	memset(s, 0, sizeof *s);
 	s->options = *options;
 	s->made = -1;
-	s->pace = 1;
+	s->pace = s->mean_pace = 1;
 	s->grant_due = true;
 	s->scratch = xmalloc((size_t)options->sessions_max * sizeof *s->scratch);
 }

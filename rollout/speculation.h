@@ -77,7 +77,8 @@ struct speculation {
 	struct speculation_options options;
 	struct cost_table target;
 	struct drafter_state drafters[SPECULATION_DRAFTERS];
-	double pace, paces[PACE_CALLS]; /* seconds of calls, of what the tables say: median of the last; these */
+	double paces[PACE_CALLS]; /* seconds of the last calls, of what the tables say */
+	double mean_pace, pace;   /* mean of their median over many calls; their median relative to it */
 	unsigned n_paces;
 	int made;             /* last choice among those that make to order, -1: none */
 	int rounds_since_probe, probe_next;

@@ -33,7 +33,12 @@ void speculation_forget_acceptance(struct speculation *s)
 	}
 }
 
-/* The median of the last calls: one that was held up says nothing, and a change shows after a few. */
+/* The pace is taken against its own mean over about so many calls. */
+static const double PACE_MEMORY = 2000;
+
+/* The median of the last calls: one that was held up says nothing, and a change shows after a few.  Tables hold means,
+ * which are above medians, as calls are held up and never hurried: were tables learned relative to the medians
+ * themselves, these would fall and the tables rise for ever.  So the mean pace is 1 by definition. */
 static void keep_pace(struct speculation *s, double ratio)
 {
 	double sorted[PACE_CALLS];
@@ -45,7 +50,9 @@ static void keep_pace(struct speculation *s, double ratio)
 		for (; at > 0 && sorted[at - 1] > s->paces[i]; at--) sorted[at] = sorted[at - 1];
 		sorted[at] = s->paces[i];
 	}
-	s->pace = sorted[PACE_CALLS / 2];
+	double median = sorted[PACE_CALLS / 2];
+	s->mean_pace += (median - s->mean_pace) / PACE_MEMORY;
+	s->pace = median / s->mean_pace;
 }
 
 void speculation_observe(struct speculation *s, int drafter, int rows, double positions, double seconds)

@@ -1,7 +1,9 @@
 /* bench_speculation.c - `drumroll bench speculation`: whole generation with drafts against without.
  *
  * The engine decodes the same samples, prompts and seeds in every variant (the tokens are the same by
- * construction), in turns, so that what disturbs the machine disturbs all.  What calls cost is learned in a turn
+ * construction).  In a turn all variants do so by slices of SLICE_SECONDS, one after the other and every second time
+ * backwards, so that what disturbs the machine disturbs all: a shared machine is faster for a second and slower for the
+ * next, and variants one after the other differed by 5 % of nothing.  What calls cost is learned in a turn
  * that does not count, as by the first seconds of a run, and goes on from turn to turn; acceptance is learned anew
  * in each.  Two phases:
  *
@@ -27,6 +29,7 @@
 #include "scheduler/simulate_lengths.h"
 
 enum { ACTIVE_MAX = 16, LENGTHS_MAX = 16, FORMATS_MAX = 16, VARIANTS_MAX = 128, REPEAT_MAX = 64, PREFILL_CHUNK = 64 };
+static const double SLICE_SECONDS = 0.03;
 
 struct speculation_bench_options {
 	const char *model, *prompts, *active, *formats, *lengths;
@@ -46,6 +49,8 @@ struct variant {
 	double seconds[REPEAT_MAX];
 	struct engine_stats stats; /* of the last run */
 	struct speculation_costs costs; /* as learned so far */
+	struct engine *engine; /* of the turn at hand */
+	double worked;         /* seconds in it so far */
 };
 
 struct speculation_bench {
@@ -229,28 +234,21 @@ static void keep_turn(const struct speculation_bench *b, struct variant *v, int 
 	v->ratio[turn] = v->rate[turn] / b->variants[0].rate[turn];
 }
 
-/* A turn of a variant, -1: one that does not count; seconds and tokens of the phase that counts. */
-static int run_variant(const struct speculation_bench *b, struct variant *v, int active, int turn, struct err *err)
+/* Rounds for SLICE_SECONDS, one at least.  False if the phase that counts was over already. */
+static bool run_slice(const struct speculation_bench *b, struct variant *v, int active)
 {
-	const struct speculation_bench_options *o = b->options;
-	int n_samples = o->step > 0 ? (int)o->step : active * (int)o->samples;
-	struct engine *engine;
+	double start = clock_seconds(), seconds = 0;
+	int least = b->options->step > 0 ? 1 : active;
 	struct trajectory *t;
-	int rc = open_engine(&engine, b, v, active, err);
 
-	if (rc) return rc;
-	add_samples(engine, b, n_samples);
-	double start = clock_seconds();
-	while (engine_pending(engine) >= (o->step > 0 ? 1 : active)) {
-		engine_round(engine);
-		while ((t = engine_take_finished(engine))) trajectory_free(t);
+	if (engine_pending(v->engine) < least) return false;
+	while (seconds < SLICE_SECONDS && engine_pending(v->engine) >= least) {
+		engine_round(v->engine);
+		while ((t = engine_take_finished(v->engine))) trajectory_free(t);
+		seconds = clock_seconds() - start;
 	}
-	double seconds = clock_seconds() - start;
-	engine_costs_read(engine, &v->costs);
-	engine_stats_read(engine, &v->stats);
-	if (turn >= 0) keep_turn(b, v, turn, seconds);
-	engine_close(engine);
-	return 0;
+	v->worked += seconds;
+	return true;
 }
 
 /* A turn that does not count is of use to whoever learns in it. */
@@ -259,19 +257,47 @@ static bool learns(const struct variant *v)
 	return v->mode != ROLLOUT_EXACT && v->length == 0;
 }
 
+/* All variants in slices; turn -1 does not count. */
+static int run_turn(struct speculation_bench *b, int active, int turn, struct err *err)
+{
+	const struct speculation_bench_options *o = b->options;
+	int n_samples = o->step > 0 ? (int)o->step : active * (int)o->samples, rc = 0, n = 0;
+	struct variant *running[VARIANTS_MAX];
+
+	for (int i = 0; i < b->n_variants && !rc; i++) {
+		struct variant *v = &b->variants[i];
+		if (turn < 0 && !learns(v)) continue;
+		v->worked = 0;
+		rc = open_engine(&v->engine, b, v, active, err);
+		if (rc) break;
+		running[n++] = v;
+		add_samples(v->engine, b, n_samples);
+	}
+	bool any = !rc;
+	for (int pass = 0; any; pass++) {
+		any = false;
+		for (int i = 0; i < n; i++) any |= run_slice(b, running[pass % 2 ? n - 1 - i : i], active);
+	}
+	for (int i = 0; i < n; i++) {
+		struct variant *v = running[i];
+		engine_costs_read(v->engine, &v->costs);
+		engine_stats_read(v->engine, &v->stats);
+		engine_close(v->engine);
+		if (!rc && turn >= 0) keep_turn(b, v, turn, v->worked);
+	}
+	return rc;
+}
+
 static int measure(struct speculation_bench *b, int active, struct err *err)
 {
 	int rc = 0, turns = (int)b->options->repeat;
 
 	for (int i = 0; i < b->n_variants; i++) b->variants[i].costs = (struct speculation_costs){0};
 	for (int turn = -1; !rc && turn < turns; turn++) {
-		for (int i = 0; !rc && i < b->n_variants; i++) {
-			if (turn < 0 && !learns(&b->variants[i])) continue;
-			bench_progress("variant", (turn + 1) * b->n_variants + i, (turns + 1) * b->n_variants);
-			rc = run_variant(b, &b->variants[i], active, turn, err);
-		}
+		bench_progress("turn", turn + 1, turns + 1);
+		rc = run_turn(b, active, turn, err);
 	}
-	bench_progress("variant", 1, 1);
+	bench_progress("turn", 1, 1);
 	return rc;
 }
 
