@@ -42,7 +42,7 @@ static void begin_step(struct controller *c)
 	if (c->step == 0) c->steps_began = clock_seconds();
 	c->step++;
 	if (c->metrics.step != c->step || (c->asynchrony != ASYNCHRONY_ASYNC && c->step > c->stored.step + 1)) {
-		step_metrics_begin(&c->metrics, c->step, c->version);
+		step_metrics_begin_again(&c->metrics, c->step, c->version);
 		c->step_began = clock_seconds();
 	}
 	controller_enter(c, PHASE_STEP);
@@ -53,7 +53,8 @@ static void begin_step(struct controller *c)
 static void begin_eval(struct controller *c)
 {
 	c->next_eval = 0;
-	if (c->asynchrony != ASYNCHRONY_ASYNC) step_metrics_begin(&c->metrics, c->step, c->version);
+	if (c->asynchrony != ASYNCHRONY_ASYNC) step_metrics_begin_again(&c->metrics, c->step, c->version);
+	memset(c->lost[true], 0, sizeof c->lost[true]);
 	controller_enter(c, PHASE_EVAL);
 	controller_event(c, "evaluation", ",\"version\":%" PRId64, c->version);
 	scheduler_on_eval_begin(c->scheduler, c->step, (int)c->in->eval_prompts->n);

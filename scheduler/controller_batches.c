@@ -1,5 +1,6 @@
 /* controller_batches.c - a batch that is complete, on its way out: ages stamped, stored, handed to the socket. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "scheduler/clock.h"
 #include "scheduler/controller_internal.h"
@@ -48,6 +49,7 @@ static void put_metrics_out(struct controller *c)
 	c->out = c->metrics;
 	c->metrics = spare;
 	step_metrics_begin(&c->metrics, c->step + 1, c->version);
+	memset(c->lost[false], 0, sizeof c->lost[false]);
 	c->step_began = c->batch_put = clock_seconds();
 }
 

@@ -88,6 +88,7 @@ struct controller {
 	struct server *server;           /* NULL with trainer.kind none */
 	pid_t trainer;                   /* 0: none of ours */
 	struct verifier_pool *verifiers; /* NULL unless reward.kind is program */
+	int lost[2][2];                  /* [of an evaluation][bad data]: samples without a verdict, since the batch before, in this evaluation */
 	struct prune_desk *prune;        /* NULL unless prune.at_tokens is set */
 	struct rank_state *ranks;        /* [size]; [0] unused */
 	int n_ranks;

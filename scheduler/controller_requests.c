@@ -238,6 +238,7 @@ bool controller_begin_requested(struct controller *c)
 	desk->interrupted = c->phase;
 	desk->n_held = c->n_delivered;
 	c->requested = true;
+	memset(c->lost[true], 0, sizeof c->lost[true]);
 	controller_enter(c, PHASE_EVAL);
 	scheduler_on_eval_begin_samples(c->scheduler, c->step, e->n, e->n_samples);
 	return true;

@@ -3,7 +3,11 @@
  *
  * A sample without a verdict of its own is marked with the error and has no reward; advantage.min_group says what
  * becomes of its group.  Two budgets per step, as shares of a batch: what verifiers lost by crashing, hanging or
- * talking nonsense (reward.failure_budget), and what they say cannot be judged (reward.bad_data_budget). */
+ * talking nonsense (reward.failure_budget), and what they say cannot be judged (reward.bad_data_budget); an evaluation
+ * has as much for itself.
+ *
+ * Evaluations are asked about first, since nothing else goes on beside them, then the oldest group, which the batch in
+ * the making needs.  A batch does not wait for the others (S21): what is said of them counts for the step after. */
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -36,6 +40,11 @@ static void mark(struct controller *c, struct trajectory *t, const char *error)
 	c->metrics.failed++;
 }
 
+static uint64_t order_of(const struct live_group *g, int sample)
+{
+	return (g->eval ? 0 : UINT64_C(1) << 63) | trajectory_id(g->id, sample);
+}
+
 void controller_rewards_ask(struct controller *c, struct live_group *g, int sample)
 {
 	struct trajectory *t = g->samples[sample];
@@ -48,7 +57,7 @@ void controller_rewards_ask(struct controller *c, struct live_group *g, int samp
 		mark(c, t, err.text);
 		return;
 	}
-	verifier_pool_submit(c->verifiers, trajectory_id(g->id, sample), body, n_bytes);
+	verifier_pool_submit(c->verifiers, trajectory_id(g->id, sample), order_of(g, sample), body, n_bytes);
 	g->judging[sample] = true;
 	g->n_judging++;
 }
@@ -84,8 +93,9 @@ static int take_failure(struct controller *c, struct trajectory *t, const struct
 {
 	const struct config_reward *r = &c->config->reward;
 	bool bad = v->verdict == VERDICT_BAD_DATA;
-	int n = bad ? ++c->metrics.judge_bad_data : ++c->metrics.judge_failed;
+	int n = ++c->lost[t->eval][bad];
 
+	*(bad ? &c->metrics.judge_bad_data : &c->metrics.judge_failed) += 1;
 	mark(c, t, v->error);
 	if (n <= VERDICTS_SHOWN) progress_note("sample %d of prompt %s has no reward: %s", t->sample, t->prompt_id, v->error);
 	return over_budget(c, n, bad ? r->bad_data_budget : r->failure_budget,

@@ -194,6 +194,12 @@ static const char *first_error(const struct live_group *g)
 	return "none was given";
 }
 
+/* Whose batch a verdict that comes now counts for: between two steps the next one's. */
+static int64_t step_in_making(const struct controller *c)
+{
+	return c->phase == PHASE_STEP || c->batch_is_held ? c->step : c->step + 1;
+}
+
 static bool teaches_nothing(const struct controller *c, const struct live_group *g)
 {
 	return g->advantage.degenerate || allocation_is_too_easy(c->config, g->samples, g->n_samples);
@@ -234,7 +240,7 @@ int controller_score_group(struct controller *c, struct live_group *g, struct er
 	/* What is kept is put as each sample is done, and again when it is delivered. */
 	for (int i = 0; i < g->n_samples && !rc && !keep; i++)
 		rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
-	if (!rc) rc = store_group_state(c->store, id, keep ? STORE_DONE : STORE_DROPPED, c->step, err);
+	if (!rc) rc = store_group_state(c->store, id, keep ? STORE_DONE : STORE_DROPPED, step_in_making(c), err);
 	if (!rc && !keep) group_table_remove(c->groups, id);
 	scheduler_on_group_scored(c->scheduler, id, keep);
 	return rc;

@@ -249,6 +249,14 @@ void scheduler_close(struct scheduler *scheduler)
 
 bool scheduler_next_action(struct scheduler *scheduler, struct action *action)
 {
+	if (action_queue_pop(&scheduler->actions, action))
+		return true;
+	if (scheduler->scores_are_late)
+		return false;
+	scheduler->scores_are_late = true;
+	if (scheduler->phase != PHASE_CLOSING)
+		return false;
+	step_advance(scheduler);
 	return action_queue_pop(&scheduler->actions, action);
 }
 

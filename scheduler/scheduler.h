@@ -4,7 +4,7 @@
  * MPI, clock, socket, file or token: events in (scheduler_on_*), actions out
  * (scheduler_next_action).  Drive it the same way twice and it does the same twice.
  *
- * A step: begin -> groups opened and leased until in flight -> enough groups complete -> STOP to
+ * A step: begin -> groups opened and leased until in flight -> enough groups complete and scored -> STOP to
  * every rank that holds samples -> partials come back -> every rank quiet -> STEP_READY.
  *
  * Asynchronously there is no STOP at the end of a step: work is leased between steps too, STEP_READY comes as soon
@@ -51,6 +51,10 @@
  *      and as long as any of it is left, groups are judged in ascending order, one at a time.
  *  S20 A sample that is pruned is done, wherever it was: called back by one CANCEL if it is leased, and leased no more.
  *      Its group is complete and delivered as if it had ended; nothing late of it changes anything (S9).
+ *  S21 A batch waits for no score but those that it needs: once `groups_per_step` groups are complete and kept, and every
+ *      rank is quiet, it is delivered, and groups whose scores are awaited then are there for the next one.  Only one
+ *      that would be in this batch, and would lag more than max_staleness with the next version, is waited for.
+ *      A score that is said before all actions have been taken is never late.
  */
 #ifndef SCHEDULER_SCHEDULER_H
 #define SCHEDULER_SCHEDULER_H

@@ -154,6 +154,7 @@ struct scheduler {
 	int training_limit; /* of training groups, by over_sampling */
 	int n_due;         /* samples with due set */
 	bool running;      /* async: leases are also given between steps */
+	bool scores_are_late; /* every GROUP_COMPLETE has been taken, and all actions after it: what was said at once is here */
 	enum scheduler_stream stream;
 	int n_streamed;    /* groups of the open step that have been delivered */
 	int outstanding;   /* batches delivered for which no version has come */
@@ -216,6 +217,8 @@ bool step_fills(const struct scheduler *scheduler); /* ordinary work is leased, 
 /* S7, seen from the step that is open. */
 bool sample_must_finish(const struct scheduler *scheduler, const struct sample *sample);
 bool group_is_expired(const struct scheduler *scheduler, const struct group *group);
+/* With the version after this batch it will lag more than max_staleness. */
+bool group_is_at_limit(const struct scheduler *scheduler, const struct group *group);
 /* A group has been opened, is kept, is about to be removed. */
 void group_age_begin(struct scheduler *scheduler, struct group *group);
 void group_age_kept(struct scheduler *scheduler, const struct group *group);

@@ -52,6 +52,11 @@ bool group_is_expired(const struct scheduler *scheduler, const struct group *gro
 	       group_lag(scheduler, group) > scheduler->options.max_staleness;
 }
 
+bool group_is_at_limit(const struct scheduler *scheduler, const struct group *group)
+{
+	return group_lag(scheduler, group) >= scheduler->options.max_staleness;
+}
+
 /* Whether ages are counted for staleness_holds_batch. */
 static bool counts_ages(const struct scheduler *scheduler)
 {

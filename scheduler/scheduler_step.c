@@ -7,7 +7,8 @@
  * and what is due (too old, or put aside too often) is finished before the step ends.
  *
  * Each function costs O(log groups + log ranks) but for those once a step: step_mark_due O(live
- * samples), step_close O(ranks + leases).
+ * samples), step_close O(ranks + leases), and step_awaits_score O(live groups) for what comes while a step that
+ * is over but for scores waits for one.
  */
 #include "scheduler/scheduler_internal.h"
 
@@ -245,6 +246,7 @@ void group_judge(struct scheduler *scheduler, struct group *group)
 	group->state = GROUP_SCORING;
 	scheduler->pools[group->eval].n_open--;
 	scheduler->pools[group->eval].n_scoring++;
+	scheduler->scores_are_late = false;
 	group_action(scheduler, ACTION_GROUP_COMPLETE, group);
 }
 
@@ -358,12 +360,33 @@ static void step_deliver(struct scheduler *scheduler)
 	scheduler->eval = false;
 }
 
+/* S21: a group that is judged would be in the batch if its score were here, and would be too old for the next one; or
+ * nobody has had the time to say it. */
+static bool step_awaits_score(const struct scheduler *scheduler)
+{
+	int n_kept = scheduler->n_streamed;
+	if (scheduler->pools[false].n_scoring == 0)
+		return false;
+	if (!scheduler->scores_are_late)
+		return true;
+	for (size_t i = 0; i < scheduler->groups.n_slots && n_kept < scheduler->wanted; i++) {
+		const struct group *group = scheduler->groups.slots[i].group;
+		if (!group || group->eval)
+			continue;
+		n_kept += group->state == GROUP_KEPT;
+		if (group->state == GROUP_SCORING && group_is_at_limit(scheduler, group))
+			return true;
+	}
+	return false;
+}
+
+/* Nothing is in flight, and enough groups are complete: what else is judged is there for the next batch. */
 static bool step_is_quiet(const struct scheduler *scheduler)
 {
 	if (is_async(scheduler))
 		return !scheduler->eval || scheduler->n_stopping == 0;
 	return scheduler->n_samples[SAMPLE_LEASED] == 0 && scheduler->n_due == 0 && scheduler->n_stopping == 0 &&
-	       scheduler->pools[scheduler->eval].n_scoring == 0;
+	       (scheduler->eval || !step_awaits_score(scheduler));
 }
 
 /* Work for ranks with room: what waits, else what others have too much of. */

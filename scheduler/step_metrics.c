@@ -22,6 +22,66 @@ void step_metrics_begin(struct step_metrics *m, int64_t step, int64_t version)
 	m->version = version;
 }
 
+static void keep_groups(struct step_metrics *m, const struct step_metrics *was)
+{
+	m->completed = was->completed;
+	m->passed = was->passed;
+	m->reward_sum = was->reward_sum;
+	m->groups = was->groups;
+	m->dropped = was->dropped;
+	m->degenerate = was->degenerate;
+	m->mad_zero = was->mad_zero;
+	m->median_tie = was->median_tie;
+	m->binary = was->binary;
+	m->unscored = was->unscored;
+	m->solved = was->solved;
+	m->extended = was->extended;
+	m->added = was->added;
+	m->wanted = was->wanted;
+	m->prune = was->prune;
+}
+
+static void keep_exploration(struct step_metrics *m, const struct step_metrics *was)
+{
+	m->pools = was->pools;
+	m->flat_pools = was->flat_pools;
+	m->again = was->again;
+	m->same = was->same;
+	m->n_pairs = was->n_pairs;
+	m->correlated_groups = was->correlated_groups;
+	m->again_tokens = was->again_tokens;
+	m->agreed_tokens = was->agreed_tokens;
+	m->explored_reward_sum = was->explored_reward_sum;
+	m->again_reward_sum = was->again_reward_sum;
+	m->correlation_sum = was->correlation_sum;
+}
+
+static void keep_verdicts(struct step_metrics *m, const struct step_metrics *was)
+{
+	m->judged = was->judged;
+	m->judge_failed = was->judge_failed;
+	m->judge_bad_data = was->judge_bad_data;
+	m->judge_waiting_max = was->judge_waiting_max;
+	m->judge_waiting = was->judge_waiting;
+	m->judge_asked = was->judge_asked;
+	m->judge_retried = was->judge_retried;
+	m->judge_strays = was->judge_strays;
+	m->judge_restarts = was->judge_restarts;
+	m->judge_seconds = was->judge_seconds;
+	m->judges = was->judges;
+	m->failed = was->judge_failed + was->judge_bad_data; /* samples, each */
+}
+
+void step_metrics_begin_again(struct step_metrics *m, int64_t step, int64_t version)
+{
+	struct step_metrics was = *m;
+
+	step_metrics_begin(m, step, version);
+	keep_groups(m, &was);
+	keep_exploration(m, &was);
+	keep_verdicts(m, &was);
+}
+
 void step_metrics_free(struct step_metrics *m)
 {
 	free(m->lengths);

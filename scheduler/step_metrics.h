@@ -62,7 +62,7 @@ struct step_metrics {
 	int given_up;             /* too old, or put aside too often */
 	int cancelled;            /* samples called back from their ranks with them */
 	int ranks_lost, ranks_returned, orphans, late_answers; /* ranks given up and taken back in; samples they held */
-	/* External verifiers: requests, those asked again, verdicts, and those that are still awaited. */
+	/* External verifiers, since the batch before: requests, those asked again, verdicts, and those that are still awaited. */
 	int judged, judge_failed, judge_bad_data, judge_waiting_max, judge_waiting;
 	uint64_t judge_asked, judge_retried, judge_strays, judge_restarts;
 	double judge_seconds;     /* of all judged: from the end of a sample to its verdict */
@@ -75,6 +75,8 @@ struct step_metrics {
 };
 
 void step_metrics_begin(struct step_metrics *m, int64_t step, int64_t version);
+/* The same, but what was judged since the batch before stays: verdicts, and the groups that were complete with them. */
+void step_metrics_begin_again(struct step_metrics *m, int64_t step, int64_t version);
 void step_metrics_free(struct step_metrics *m);
 
 /* A sample came back; before: as it was leased. */

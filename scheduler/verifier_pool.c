@@ -16,8 +16,9 @@
 static const double GOODBYE_SECONDS = 1; /* for processes to go by themselves at the end */
 
 struct task {
-	struct task *next;   /* in the queue */
+	struct task *previous, *next; /* in the queue */
 	uint64_t trajectory, request;
+	uint64_t order;      /* the smallest is asked first */
 	char *body;
 	size_t n_bytes;
 	int attempts;        /* that count and failed */
@@ -42,7 +43,7 @@ struct verifier_pool {
 	struct verifier_process **processes; /* [processes], scratch */
 	pid_t *dying;                     /* [n_dying], killed and not reaped */
 	int n_dying, dying_capacity;
-	struct task *first, **last;       /* the queue */
+	struct task *first, *last;        /* the queue, by `order` */
 	int n_queued, n_sent;
 	struct verifier_verdict *verdicts; /* [n_verdicts], from `taken` on not yet taken */
 	int n_verdicts, taken, verdicts_capacity;
@@ -55,23 +56,34 @@ struct verifier_pool {
 
 /* ---- tasks ---- */
 
+/* Behind those of its order: mostly the last, since samples come roughly as they were leased. */
 static void queue_push(struct verifier_pool *pool, struct task *task)
 {
-	task->next = NULL;
-	*pool->last = task;
-	pool->last = &task->next;
+	struct task *before = pool->last;
+
+	while (before && before->order > task->order) before = before->previous;
+	task->previous = before;
+	task->next = before ? before->next : pool->first;
+	*(before ? &before->next : &pool->first) = task;
+	*(task->next ? &task->next->previous : &pool->last) = task;
 	pool->n_queued++;
 }
 
-/* The next one that may be asked now; `alone`: a process is free of others. */
+static void queue_remove(struct verifier_pool *pool, struct task *task)
+{
+	*(task->previous ? &task->previous->next : &pool->first) = task->next;
+	*(task->next ? &task->next->previous : &pool->last) = task->previous;
+	pool->n_queued--;
+}
+
+/* The first that may be asked now; `alone`: a process is free of others.  Where the first must be alone, a process that is
+ * not gets nothing: it is free for it the sooner. */
 static struct task *queue_pop(struct verifier_pool *pool, bool alone)
 {
-	for (struct task **at = &pool->first; *at; at = &(*at)->next) {
-		struct task *task = *at;
-		if (task->not_before > pool->clock || (task->attempts > 0 && !alone)) continue;
-		*at = task->next;
-		if (pool->last == &task->next) pool->last = at;
-		pool->n_queued--;
+	for (struct task *task = pool->first; task; task = task->next) {
+		if (task->not_before > pool->clock) continue;
+		if (task->attempts > 0 && !alone) return NULL;
+		queue_remove(pool, task);
 		return task;
 	}
 	return NULL;
@@ -350,22 +362,19 @@ int verifier_pool_turn(struct verifier_pool *pool, double now, struct err *err)
 
 /* ---- from outside ---- */
 
-void verifier_pool_submit(struct verifier_pool *pool, uint64_t trajectory, char *body, size_t n_bytes)
+void verifier_pool_submit(struct verifier_pool *pool, uint64_t trajectory, uint64_t order, char *body, size_t n_bytes)
 {
 	struct task *task = xcalloc(1, sizeof *task);
 
-	*task = (struct task){ .trajectory = trajectory, .body = body, .n_bytes = n_bytes, .submitted = pool->clock };
+	*task = (struct task){ .trajectory = trajectory, .order = order, .body = body, .n_bytes = n_bytes, .submitted = pool->clock };
 	queue_push(pool, task);
 }
 
 void verifier_pool_cancel(struct verifier_pool *pool, uint64_t trajectory)
 {
-	for (struct task **at = &pool->first; *at; at = &(*at)->next) {
-		struct task *task = *at;
+	for (struct task *task = pool->first; task; task = task->next) {
 		if (task->trajectory != trajectory) continue;
-		*at = task->next;
-		if (pool->last == &task->next) pool->last = at;
-		pool->n_queued--;
+		queue_remove(pool, task);
 		task_free(task);
 		return;
 	}
@@ -420,7 +429,6 @@ int verifier_pool_open(struct verifier_pool **out, const struct verifier_pool_op
 	pool->log = log;
 	pool->slots = xcalloc((size_t)options->processes, sizeof *pool->slots);
 	pool->processes = xcalloc((size_t)options->processes, sizeof(void *));
-	pool->last = &pool->first;
 	pool->now = -1;
 	pool->next_request = 1;
 	for (int i = 0; i < options->processes; i++) {

@@ -64,8 +64,9 @@ struct verifier_counts {
 int verifier_pool_open(struct verifier_pool **pool, const struct verifier_pool_options *options, struct err *err);
 void verifier_pool_close(struct verifier_pool *pool); /* hangs up, then kills; NULL is allowed */
 
-/* body: of verifier_request_body, taken. */
-void verifier_pool_submit(struct verifier_pool *pool, uint64_t trajectory, char *body, size_t n_bytes);
+/* body: of verifier_request_body, taken.  Of those that wait the one of the smallest order is asked first, whenever it
+ * came; of equal ones the first that came. */
+void verifier_pool_submit(struct verifier_pool *pool, uint64_t trajectory, uint64_t order, char *body, size_t n_bytes);
 void verifier_pool_cancel(struct verifier_pool *pool, uint64_t trajectory); /* no verdict wanted any more */
 
 /* Do what can be done at `now`, seconds of a clock that does not go back.  ERR_PEER once it is plain that the command

@@ -6,7 +6,7 @@
 
 struct totals {
 	unsigned long long worlds, events, leases, given_up, cancelled, at_limit, recalls, migrated;
-	unsigned long long extended, in_turn, cut;
+	unsigned long long extended, in_turn, cut, awaited;
 	unsigned long long pruned[3]; /* that waited or were aside, leased, done */
 };
 
@@ -23,6 +23,7 @@ static inline void totals_add(struct totals *t, const struct world *world)
 	t->extended += world->n_extended;
 	t->in_turn += world->n_in_turn;
 	t->cut += world->n_cut;
+	t->awaited += world->n_awaited;
 	for (int i = 0; i < 3; i++)
 		t->pruned[i] += (unsigned long long)world->n_pruned[i];
 }
@@ -33,8 +34,8 @@ static inline void totals_say(const struct totals *t)
 	              t->recalls, t->migrated);
 	print_message("%llu groups given up, %llu samples called back, %llu worlds at max_staleness\n", t->given_up, t->cancelled,
 	              t->at_limit);
-	print_message("%llu groups extended, %llu times after an older one, %llu cut by a step's budget\n", t->extended, t->in_turn,
-	              t->cut);
+	print_message("%llu groups extended, %llu times after an older one, %llu cut by a step's budget; %llu scored behind a batch\n",
+	              t->extended, t->in_turn, t->cut, t->awaited);
 	print_message("pruned: %llu that waited or were aside, %llu leased, %llu done\n", t->pruned[0], t->pruned[1], t->pruned[2]);
 }
 
@@ -44,7 +45,7 @@ static inline void totals_require(const struct totals *t)
 	unsigned long long n = t->worlds;
 	if (n < 1000)
 		return;
-	assert_true(t->extended > 5 * n && t->in_turn > n && t->cut > n / 2);
+	assert_true(t->extended > 5 * n && t->in_turn > n && t->cut > n / 2 && t->awaited > n / 20);
 	/* No to and fro, in a world where ranks die and the controller is told late. */
 	assert_true(t->recalls > n / 2 && t->recalls < t->leases / 10 && t->migrated < t->leases / 10);
 	if (n < 10000)

@@ -180,6 +180,33 @@ static inline void require_capacity(struct world *world)
 	        (int)world->forgiven, world->options.max_staleness, world->options.groups_per_step, world->n_delivered);
 }
 
+/* S21, after every event: a step that is over but for scores waits only for those that it needs.  (One step off and under
+ * ON_STALE_FINISH enough groups may have to wait, S11.) */
+static inline void require_no_surplus(struct world *world)
+{
+	bool finish = world->options.stale_action == ON_STALE_FINISH && !(world->options.asynchrony == SYNCHRONOUS);
+	int n_kept = world->n_streamed;
+	if (!world->open || world->eval || sim_async(world) || finish || !is_closing(world))
+		return;
+	for (int i = 0; i < world->n_ranks; i++)
+		if (world->ranks[i].stopping)
+			return;
+	for (int i = 0; i < world->n_groups; i++)
+		for (int k = 0; k < world->groups[i].n_samples; k++) {
+			const struct shadow *sample = &world->groups[i].samples[k];
+			if (sample->leased || (!sample->done && (sample->due || is_due(world, &world->groups[i], sample))))
+				return;
+		}
+	for (int i = 0; i < world->n_groups && n_kept < world->wanted; i++) {
+		const struct shadow_group *group = &world->groups[i];
+		int64_t lag = group->version == NO_TOKENS ? 0 : world->version + sim_one_step(world) - group->version;
+		n_kept += group->kept;
+		if (group->complete && !group->kept && lag >= world->options.max_staleness)
+			return;
+	}
+	require(world, false, "S21: enough groups are kept, nothing is in flight, and the step waits");
+}
+
 static inline void trainer_draw(struct world *world)
 {
 	uint64_t draw = mix(world->seed ^ 0x5ca1ab1eu);

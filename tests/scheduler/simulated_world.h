@@ -136,6 +136,7 @@ struct world {
 	/* extensions (simulated_extensions.h) */
 	int n_extra; /* samples since the last training batch */
 	uint64_t n_extended, n_in_turn, n_cut;
+	uint64_t n_awaited; /* groups whose score was awaited while a batch went out without them, not async */
 	int n_pruned[3]; /* that were not leased, leased, done already */
 };
 

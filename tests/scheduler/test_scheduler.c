@@ -192,14 +192,8 @@ static void test_dropped_groups_are_replaced(void **state)
 	bench_close(&bench);
 }
 
-/* Scores may come later than GROUP_COMPLETE; no step ends while one is awaited. */
-static void test_late_scores(void **state)
+static struct bench three_complete(struct scheduler_options options, struct action leases[3])
 {
-	(void)state;
-	struct action leases[8];
-	struct scheduler_options options = plain;
-	options.samples_per_group = 1;
-	options.over_sampling = 1.5;
 	struct bench bench = bench_open(options);
 	bench.hold_scores = true;
 	joined(&bench, 1, 8);
@@ -208,17 +202,108 @@ static void test_late_scores(void **state)
 	for (int i = 0; i < 3; i++)
 		done(&bench, leases[i]);
 	assert_int_equal(counts(&bench).groups_complete, 3);
-	scheduler_on_group_scored(bench.scheduler, 3, true);
-	scheduler_on_group_scored(bench.scheduler, 3, true); /* said twice: counted once */
-	settle(&bench);
-	scheduler_on_group_scored(bench.scheduler, 2, true);
-	settle(&bench);
+	return bench;
+}
+
+static void scored(struct bench *bench, uint64_t group, bool keep)
+{
+	scheduler_on_group_scored(bench->scheduler, group, keep);
+	settle(bench);
+}
+
+static struct scheduler_options late_options(void)
+{
+	struct scheduler_options options = plain;
+	options.samples_per_group = 1;
+	options.over_sampling = 1.5;
+	return options;
+}
+
+/* S21: scores may come later than GROUP_COMPLETE; a step ends without those of groups that it does not need. */
+static void test_late_scores(void **state)
+{
+	(void)state;
+	struct action leases[3];
+	struct bench bench = three_complete(late_options(), leases);
+	scored(&bench, 3, true);
+	scored(&bench, 3, true); /* said twice: counted once */
 	assert_int_equal(count(&bench, ACTION_STEP_READY), 0);
-	scheduler_on_group_scored(bench.scheduler, 1, true);
-	settle(&bench);
+	scored(&bench, 1, true);
+	assert_int_equal(nth(&bench, ACTION_DELIVER, 0).group, 1);
+	assert_int_equal(nth(&bench, ACTION_DELIVER, 1).group, 3);
+	assert_int_equal(count(&bench, ACTION_STEP_READY), 1);
+	assert_int_equal(counts(&bench).groups_complete, 1);
+	scored(&bench, 2, true); /* between two steps */
+	assert_int_equal(bench.n, 0);
+	begin(&bench, 2, 1);
+	assert_int_equal(count(&bench, ACTION_OPEN_GROUP), 2); /* three are there, as ever */
+	assert_int_equal(leases_take(&bench, leases), 2);
+	done(&bench, leases[0]);
+	scored(&bench, leases[0].group, true);
+	quiet(&bench, 1);
+	partial(&bench, leases[1], 1);
+	assert_int_equal(counts(&bench).groups_delivered, 4);
+	bench_close(&bench);
+}
+
+static void test_late_score_that_drops(void **state)
+{
+	(void)state;
+	struct action leases[3];
+	struct bench bench = three_complete(late_options(), leases);
+	scored(&bench, 2, true);
+	scored(&bench, 1, true);
+	assert_int_equal(count(&bench, ACTION_STEP_READY), 1);
+	begin(&bench, 2, 1);
+	assert_int_equal(count(&bench, ACTION_OPEN_GROUP), 2); /* the one that is judged counts */
+	scored(&bench, 3, false);
+	assert_int_equal(count(&bench, ACTION_OPEN_GROUP), 1);
+	assert_int_equal(counts(&bench).groups_dropped, 1);
+	bench_close(&bench);
+}
+
+/* What would lag too much in the next batch is waited for, if it would be in this one. */
+static void test_late_score_at_max_staleness(void **state)
+{
+	(void)state;
+	struct action leases[3];
+	struct scheduler_options options = late_options();
+	options.max_staleness = 0;
+	struct bench bench = three_complete(options, leases);
+	scored(&bench, 2, true);
+	scored(&bench, 3, true);
+	assert_int_equal(count(&bench, ACTION_STEP_READY), 0);
+	scored(&bench, 1, true);
 	assert_int_equal(nth(&bench, ACTION_DELIVER, 0).group, 1);
 	assert_int_equal(nth(&bench, ACTION_DELIVER, 1).group, 2);
+	bench_close(&bench);
+	bench = three_complete(options, leases);
+	scored(&bench, 2, true);
+	scored(&bench, 1, true); /* the third is younger than both */
 	assert_int_equal(count(&bench, ACTION_STEP_READY), 1);
+	bench_close(&bench);
+}
+
+/* An evaluation begins and ends while a training group is judged. */
+static void test_late_score_within_an_evaluation(void **state)
+{
+	(void)state;
+	struct action leases[3];
+	struct bench bench = three_complete(late_options(), leases);
+	scored(&bench, 2, true);
+	scored(&bench, 1, true);
+	scheduler_on_eval_begin(bench.scheduler, 1, 2);
+	settle(&bench);
+	assert_int_equal(leases_take(&bench, leases), 2);
+	done(&bench, leases[1]);
+	scored(&bench, 3, false);
+	assert_int_equal(bench.n, 0); /* nothing is opened for it now */
+	done(&bench, leases[0]);
+	scored(&bench, leases[0].group, true);
+	scored(&bench, leases[1].group, true);
+	assert_true(nth(&bench, ACTION_STEP_READY, 0).eval);
+	begin(&bench, 2, 1);
+	assert_int_equal(count(&bench, ACTION_OPEN_GROUP), 3);
 	bench_close(&bench);
 }
 
@@ -310,6 +395,9 @@ int main(void)
 		cmocka_unit_test(test_surplus_groups_are_kept_for_the_next_step),
 		cmocka_unit_test(test_dropped_groups_are_replaced),
 		cmocka_unit_test(test_late_scores),
+		cmocka_unit_test(test_late_score_that_drops),
+		cmocka_unit_test(test_late_score_at_max_staleness),
+		cmocka_unit_test(test_late_score_within_an_evaluation),
 		cmocka_unit_test(test_without_partial_rollouts_the_step_waits),
 		cmocka_unit_test(test_eval_rests_training_work),
 		cmocka_unit_test(test_eval_of_nothing_is_ready_at_once),

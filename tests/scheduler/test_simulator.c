@@ -124,10 +124,12 @@ static void on_step_ready(struct world *world, const struct action *action)
 	world->n_streamed = 0;
 	if (!world->eval)
 		world->n_extra = 0;
-	for (int i = 0; i < world->n_groups; i++)
+	for (int i = 0; i < world->n_groups; i++) {
 		for (int k = 0; k < world->groups[i].n_samples; k++)
 			require(world, (!world->groups[i].samples[k].leased || sim_async(world)) && !world->groups[i].eval,
 			        "S10: group %d outlives the step", (int)world->groups[i].id);
+		world->n_awaited += world->groups[i].complete && !world->groups[i].kept && !sim_async(world);
+	}
 	for (int i = 0; i < world->n_ranks; i++)
 		require(world, !world->ranks[i].stopping, "the step ended before rank %d was quiet", i);
 	world->open = false;
@@ -188,6 +190,7 @@ static void settle(struct world *world)
 	extensions_are_heard(world);
 	require(world, scheduler_check(world->scheduler, stderr), "an invariant is broken");
 	shadow_compare(world);
+	require_no_surplus(world);
 }
 
 /* The controller */

@@ -84,8 +84,22 @@ static void test_json_of_a_step(void **state)
 	assert_float_equal(number(o, "staleness/dropped_groups"), 2, 0);
 	json_decref(o);
 	free(text);
+	/* what was judged between two steps is the next one's, what was generated is not */
+	m.judged = 3;
+	m.judge_bad_data = 2;
+	m.failed = 9;
+	step_metrics_begin_again(&m, 2, 2);
+	assert_int_equal(m.groups, 3);
+	assert_int_equal(m.dropped, 1);
+	assert_int_equal(m.completed, 3);
+	assert_int_equal(m.judged, 3);
+	assert_int_equal(m.failed, 2);
+	assert_int_equal(m.trajectories, 0);
+	assert_int_equal(m.tokens, 0);
+	assert_int_equal(m.step, 2);
 	/* the next step starts from nothing */
 	step_metrics_begin(&m, 2, 2);
+	assert_int_equal(m.groups, 0);
 	assert_int_equal(m.trajectories, 0);
 	assert_int_equal(step_metrics_length_max(&m), 0);
 	step_metrics_free(&m);

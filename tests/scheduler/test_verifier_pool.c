@@ -33,8 +33,9 @@ struct rig {
 	struct verifier_pool_options options;
 	struct verifier_pool *pool;
 	struct verifier_verdict verdicts[TASKS_MAX];
-	int seen[TASKS_MAX], n;
+	int seen[TASKS_MAX], place[TASKS_MAX], n; /* place: of its verdict among all */
 	struct verifier_counts counts;
+	const uint64_t *order; /* [TASKS_MAX], by request; NULL: as they come */
 	struct err err;
 };
 
@@ -58,7 +59,7 @@ static void submit(struct rig *rig, int n, int poison, size_t body_bytes)
 		int head = sprintf(body, ",\"response\":\"%s", text);
 		memset(body + head, 'x', body_bytes);
 		strcpy(body + head + body_bytes, "\"}\n");
-		verifier_pool_submit(rig->pool, (uint64_t)i, body, strlen(body));
+		verifier_pool_submit(rig->pool, (uint64_t)i, rig->order ? rig->order[i] : 0, body, strlen(body));
 	}
 	rig->n = n;
 }
@@ -72,7 +73,7 @@ static void take_verdicts(struct rig *rig, int *taken)
 		assert_int_equal(rig->seen[v.trajectory]++, 0);
 		assert_true(v.verdict == VERDICT_JUDGED ? !v.error[0] : v.error[0] && v.reward == 0);
 		rig->verdicts[v.trajectory] = v;
-		++*taken;
+		rig->place[v.trajectory] = (*taken)++;
 	}
 }
 
@@ -228,6 +229,48 @@ static void test_retries_help(void **state)
 	run(&rig, 40, 7, 10);
 	assert_judged(&rig, -1);
 	assert_true(rig.counts.retried >= 1 && rig.counts.restarts == 1);
+	rig_close(&rig);
+}
+
+/* In whatever order they came. */
+static void test_the_smallest_order_is_asked_first(void **state)
+{
+	uint64_t order[TASKS_MAX];
+	struct rig rig;
+
+	(void)state;
+	rig_open(&rig, VERIFIER("ok"));
+	rig.options.processes = 1;
+	rig.order = order;
+	for (uint64_t i = 0; i < 60; i++) order[i] = i < 50 ? i * 7 % 50 + (i % 2 ? UINT64_C(1) << 63 : 0) : 1000;
+	run(&rig, 60, -1, 10);
+	assert_judged(&rig, -1);
+	for (int i = 0; i < 60; i++) {
+		int before = 0; /* it in the queue: by order, and as they came where that is equal */
+		for (int k = 0; k < 60; k++) before += order[k] < order[i] || (order[k] == order[i] && k < i);
+		assert_int_equal(rig.place[i], before);
+	}
+	rig_close(&rig);
+}
+
+/* One that must be asked alone and is first has a process to itself soon, however many others wait. */
+static void test_a_retry_is_not_starved(void **state)
+{
+	uint64_t order[TASKS_MAX];
+	char command[512];
+	struct rig rig;
+
+	(void)state;
+	rig_open(&rig, NULL);
+	snprintf(command, sizeof command, VERIFIER("case $line in *poison*) if mkdir %s/once; then exit 1; else ok; fi;; *) sleep 0.01; ok;; esac"), rig.dir);
+	for (int i = 0; i < 100; i++) order[i] = (uint64_t)(i == 7 ? 0 : i + 1);
+	rig.options.command = command;
+	rig.options.in_flight = 4;
+	rig.options.backoff = 0.001;
+	rig.order = order;
+	run(&rig, 100, 7, 10);
+	assert_judged(&rig, -1);
+	assert_in_range(rig.place[7], 0, 60);
 	rig_close(&rig);
 }
 
@@ -482,6 +525,8 @@ int main(void)
 		cmocka_unit_test(test_one_that_answers_nonsense),
 		cmocka_unit_test(test_one_that_cannot_be_judged),
 		cmocka_unit_test(test_retries_help),
+		cmocka_unit_test(test_the_smallest_order_is_asked_first),
+		cmocka_unit_test(test_a_retry_is_not_starved),
 		cmocka_unit_test(test_replies_to_nothing_are_ignored),
 		cmocka_unit_test(test_nobody_is_ever_judged),
 		cmocka_unit_test(test_one_that_does_not_read),
