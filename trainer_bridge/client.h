@@ -48,6 +48,9 @@ int client_ack(struct client *client, uint64_t batch_id, struct err *err);
 /* Weights in checksummed chunks; returns once the run has taken the version, or its refusal. */
 int client_push_weights(struct client *client, int64_t version, const struct weights *weights,
                         size_t chunk_bytes, struct err *err);
+/* The push that just failed was refused as it began, before any tensor of it was looked at, since the run has that version
+ * or a later one. */
+bool client_push_was_not_new(const struct client *client);
 /* The same as what differs from `base`, the weights of base_version.  ERR_BASE: the run does not hold that version,
  * push in full. */
 int client_push_delta(struct client *client, int64_t version, const struct weights *weights, int64_t base_version,

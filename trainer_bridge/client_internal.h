@@ -62,6 +62,7 @@ struct client {
 	struct { int64_t id; struct message *message; } scores; /* owned; id -1: none */
 	struct checksum *sum;     /* of the tensor that is being pushed */
 	struct delta *delta;      /* NULL until a delta is pushed */
+	bool not_new;             /* the last push was refused for its number */
 	struct err refusal;       /* an ERROR frame that no call has reported yet; code 0: none */
 };
 

@@ -79,15 +79,17 @@ static int take_welcome(struct client *client, const struct message_node *frame,
 
 static int take_error(struct client *client, const struct message_node *frame, struct err *err)
 {
-	const char *code, *text;
+	const char *code, *text, *about = NULL;
 	bool fatal = false, may_retry = false;
 
 	if (message_get_text(frame, "code", &code, err) || message_get_text(frame, "text", &text, err) ||
+	    (message_field(frame, "about") && message_get_text(frame, "about", &about, err)) ||
 	    message_get_bool(frame, "fatal", &fatal, err) ||
 	    message_get_bool(frame, "may_retry", &may_retry, err))
 		return err->code;
 	err_set(&client->refusal, wire_error_parse(code), "the run refused: %.900s (%.32s%s)",
 	        text ? text : "no reason given", code ? code : "?", may_retry ? ", may be tried again" : "");
+	client->not_new = client->refusal.code == ERR_INVALID && about && strcmp(about, frame_name(FRAME_WEIGHTS_BEGIN)) == 0;
 	client->over = client->over || fatal;
 	return 0;
 }

@@ -118,6 +118,7 @@ static struct push begin_push(struct client *client, int64_t version, const char
 
 	assert(chunk_bytes > 0);
 	client->ok_version = -1;
+	client->not_new = false;
 	begin_weights(client, FRAME_WEIGHTS_BEGIN, 1 + n_fields, version);
 	message_key(client->writer, "encoding");
 	message_put_text(client->writer, encoding);
@@ -136,6 +137,11 @@ static int commit_push(const struct push *push, struct err *err)
 		return err_set(err, ERR_PEER, "version %" PRId64 " was pushed and the run took %" PRId64, push->version,
 		               client->ok_version);
 	return 0;
+}
+
+bool client_push_was_not_new(const struct client *client)
+{
+	return client->not_new;
 }
 
 int client_push_weights(struct client *client, int64_t version, const struct weights *weights,

@@ -115,8 +115,9 @@ static int agree(struct trainer *trainer, struct err *err)
 	bool known = version < at->version;
 	trainer->version = known ? at->version : version + 1;
 	code = push(trainer, trainer->version, err);
-	/* Not new: it had arrived, and was on its way to the ranks when the run greeted this trainer. */
-	return known && code == ERR_INVALID ? 0 : code;
+	/* It had arrived, and was on its way to the ranks when the run greeted this trainer.  Nothing else is forgiven: weights
+	 * that are not finite would be trained on for ever. */
+	return known && code && client_push_was_not_new(client) ? 0 : code;
 }
 
 /* The state with the batch in it is on disk before anybody hears of it. */
