@@ -18,7 +18,7 @@ enum { SETS_MAX = 64 };
 #define MODES "recorded|exact|speculative"
 
 struct request {
-	const char *run_dir, *serve, *model, *ids, *steps;
+	const char *run_dir, *serve, *resume, *model, *ids, *steps;
 	const char *sets[SETS_MAX];
 	int n_sets;
 	int mode, drafter;
@@ -79,7 +79,7 @@ static int take_sets(struct request *r, int *argc, char **argv, struct err *err)
 
 static int read_request(struct request *r, int argc, char **argv, struct err *err)
 {
-	enum { DRAFTER = 1, DRAFT_LENGTH, N = 13 };
+	enum { DRAFTER = 1, DRAFT_LENGTH, N = 14 };
 	struct argument table[N] = {
 		{"--mode", ARGUMENT_CHOICE, &r->mode, "to draw what the target drew; the quantized copy's tokens are always drawn by it",
 		 .choices = MODES},
@@ -94,6 +94,7 @@ static int read_request(struct request *r, int argc, char **argv, struct err *er
 		{"--sample", ARGUMENT_INT, &r->sample, "so many of them, drawn by --seed; 0: all", .max = INT64_MAX / 2},
 		{"--seed", ARGUMENT_INT, &r->seed, "which ones", .max = 9007199254740991},
 		{"--serve", ARGUMENT_FILE, &r->serve, "a run's config: deliver the batches to a trainer instead, over its bridge.listen"},
+		{"--resume", ARGUMENT_TEXT, &r->resume, "the directory that --serve made: go on where the trainer acknowledged last"},
 		{"--json", ARGUMENT_FLAG, &r->json, "one JSON object on standard output"},
 	};
 	char **rest = xcalloc((size_t)argc + 1, sizeof *rest);
@@ -200,17 +201,23 @@ static int replay_ranks(const struct request *r, struct err *err)
 static int serve(const struct request *r, struct err *err)
 {
 	struct config config;
+	char path[4200];
 
 	if (is_parallel()) return err_set(err, ERR_USAGE, "--serve is one process: leave mpirun out");
 	if (r->ids || r->sample)
 		return err_set(err, ERR_USAGE, "--serve delivers whole batches: choose them by --steps, not by --ids or --sample");
-	int rc = config_load(&config, r->serve, r->sets, r->n_sets, err);
+	if (r->resume && (r->serve || r->steps))
+		return err_set(err, ERR_USAGE, "--resume goes on with the config and the steps that the serving began with: leave %s out",
+		               r->serve ? "--serve" : "--steps");
+	if (r->resume) snprintf(path, sizeof path, "%.4096s/config.yaml", r->resume);
+	int rc = config_load(&config, r->resume ? path : r->serve, r->sets, r->n_sets, err);
 	if (rc) return rc;
 	if (r->model) {
 		free(config.model.path);
 		config.model.path = xstrdup(r->model);
 	}
-	struct replay_serve_options options = { .run_dir = r->run_dir, .config = &config, .steps = r->range };
+	struct replay_serve_options options = { .run_dir = r->run_dir, .config = &config, .steps = r->range,
+	                                        .resume = r->resume };
 	rc = replay_serve(&options, err);
 	config_free(&config);
 	return rc;
@@ -222,7 +229,7 @@ int replay_command(int argc, char **argv)
 	struct err err;
 
 	int rc = read_request(&request, argc, argv, &err);
-	if (!rc) rc = request.serve ? serve(&request, &err) : replay_ranks(&request, &err);
+	if (!rc) rc = request.serve || request.resume ? serve(&request, &err) : replay_ranks(&request, &err);
 	free(request.id_list);
 	if (rc >= 0) return rc;
 	if (!transport_is_follower()) fprintf(stderr, "drumroll replay: %s\n", err.text);

@@ -119,7 +119,7 @@ void run_directory_remove(const char *run_dir)
 {
 	static const char *const files[] = { "config.yaml", "drumroll.db", "drumroll.db-wal", "drumroll.db-shm", "drumroll.lock",
 	                                     "trainer.log", "trainer.ckpt.lock", "verifier.log",
-	                                     "timeline.jsonl", "status.json" };
+	                                     "timeline.jsonl", "status.json", "serving.json" };
 	char path[RUN_PATH_MAX + 64];
 
 	if (!run_dir[0]) return; /* none was made */

@@ -47,6 +47,22 @@ ok $? "the reference trainer makes the same weights of the recording" "$TEST_TMP
 [ "$(grep -c '"trainer/loss"' "$TEST_TMP/served/metrics.jsonl")" -eq 3 ]
 ok $? "its reports are in metrics.jsonl" "$TEST_TMP/served/metrics.jsonl"
 
+# ---- killed once the first batch is trained on, whatever has come after it
+"$DRUMROLL" replay "$run" --serve "$run/config.yaml" --set run.dir="$TEST_TMP/killed" >"$TEST_TMP/killed.log" 2>&1 &
+serving=$!
+for _ in $(seq 600); do grep -qs '"step": *1' "$TEST_TMP/killed/metrics.jsonl" && break; sleep 0.05; done
+kill -9 $serving; wait $serving 2>/dev/null
+timeout 120 "$DRUMROLL" replay "$run" --resume "$TEST_TMP/killed/" >"$TEST_TMP/killed.log" 2>&1 &&
+	says "$TEST_TMP/killed/summary.json" 'r["status"] == "finished" and r["steps"] == 3 and r["versions"] == r["versions_as_recorded"] >= 3' &&
+	cmp -s "$run/weights/version-3/model.safetensors" "$TEST_TMP/killed/weights/version-3/model.safetensors" &&
+	[ "$(grep -c '"trainer/tokens"' "$TEST_TMP/killed/metrics.jsonl")" -eq 3 ]
+ok $? "a serving that is killed goes on, and makes the same weights" "$TEST_TMP/killed.log"
+timeout 60 "$DRUMROLL" replay "$run" --resume "$TEST_TMP/killed" >"$TEST_TMP/over.log" 2>&1 && grep -q "^3 batches acknowledged" "$TEST_TMP/over.log"
+ok $? "one that is over has nothing left to serve" "$TEST_TMP/over.log"
+timeout 60 "$DRUMROLL" replay "$run" --resume "$run" >"$TEST_TMP/none.log" 2>&1
+[ $? -eq 1 ] && grep -q "expected the directory of a serving" "$TEST_TMP/none.log"
+ok $? "a directory that is none is refused" "$TEST_TMP/none.log"
+
 python=''
 for p in python3 /usr/bin/python3; do
 	if [ -z "$python" ] && $p -c 'import msgpack, numpy' 2>/dev/null; then python=$p; fi
@@ -63,6 +79,33 @@ else
 	trainer=$?
 	wait $serving && [ $trainer -eq 0 ] && [ "$(cat "$TEST_TMP/seen")" = "[1, 1, 2, 3]" ]
 	ok $? "a Python trainer that goes down and comes back sees the unacknowledged batch again, the others once" "$TEST_TMP/python.log"
+
+	# One batch is acknowledged, the next is with the trainer, and both ends die.
+	"$DRUMROLL" replay "$run" --serve "$run/config.yaml" --set run.dir="$TEST_TMP/gone" --set trainer.kind=external \
+		>"$TEST_TMP/gone.log" 2>&1 &
+	serving=$!
+	for _ in $(seq 100); do [ -S "$TEST_TMP/gone/bridge.sock" ] && break; sleep 0.1; done
+	taken() { # taken HOW: the batches that a trainer sees
+		PYTHONPATH=trainer_bridge/python timeout 60 $python -B - "unix:$TEST_TMP/gone/bridge.sock" "$1" <<-'PY'
+		import os, sys
+		from drumroll_client import Client
+		client = Client(sys.argv[1], name="gone", timeout=60)
+		if sys.argv[2] == "dies":
+		    first = client.pull(timeout=60)
+		    client.ack(first.batch_id)
+		    print(first.batch_id, client.pull(timeout=60).batch_id, flush=True)
+		    os._exit(0)
+		print(*[batch.batch_id for batch in client.batches()])
+		PY
+	}
+	[ "$(taken dies)" = "1 2" ]; died=$?
+	kill -9 $serving; wait $serving 2>/dev/null
+	timeout 120 "$DRUMROLL" replay "$run" --resume "$TEST_TMP/gone" >"$TEST_TMP/gone.log" 2>&1 &
+	serving=$!
+	for _ in $(seq 100); do grep -q "^serving" "$TEST_TMP/gone.log" && break; sleep 0.1; done
+	seen=$(taken lives)
+	wait $serving && [ $died -eq 0 ] && [ "$seen" = "2 3" ] && says "$TEST_TMP/gone/summary.json" 'r["steps"] == 3'
+	ok $? "after a kill the trainer is served from what it did not acknowledge on" "$TEST_TMP/gone.log"
 
 	timeout 120 "$DRUMROLL" replay "$run" --serve "$run/config.yaml" --set run.dir="$TEST_TMP/record" --set trainer.kind=external \
 		--steps 2-3 >"$TEST_TMP/record.log" 2>&1 &
