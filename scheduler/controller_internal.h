@@ -273,6 +273,8 @@ bool controller_prune_score(struct controller *c, struct live_group *g);
 /* A batch is complete: the head learns from all groups scored since the last one. */
 int controller_prune_learn(struct controller *c, struct err *err);
 int controller_prune_restore(struct controller *c, struct live_group *g, struct err *err);
+/* What the head is to learn from groups that were dropped since the last batch. */
+int controller_prune_restore_dropped(struct controller *c, struct err *err);
 
 /* controller_resume.c */
 int controller_resume_open(struct controller *c, struct err *err); /* instead of a new directory and store */

@@ -6,7 +6,8 @@
  * of pruned samples that had run to their end.  Decisions, hidden states and heads are stored (store_prune.h).
  *
  * What it depends on: hidden states (a function of the record), the head, and the group's seed.  The head learns when a
- * batch is complete, from the groups scored since the batch before, by group and sample.  Until it has learned from
+ * batch is complete, from the groups scored since the batch before, by group and sample (what a crash finds of those that
+ * were dropped is on record: controller_prune_restore_dropped).  Until it has learned from
  * prune.warmup samples nothing is pruned.  A sample that is judged twice, since its rank was lost, counts as it was last.
  *
  * Differences from the paper: who survives is a draw with known probabilities and not the best set, survivors stand for
@@ -373,4 +374,29 @@ int controller_prune_restore(struct controller *c, struct live_group *g, struct 
 	int rc = store_each_features(c->store, g->id, restore_features, &r, err);
 	if (!rc) rc = store_get_pruning(c->store, g->id, restore_decision, &r, err);
 	return rc < 0 ? rc : 0;
+}
+
+/* It was judged and dropped since the last batch; one that was given up before all of it was done was not. */
+static int restore_dropped(void *context, uint64_t group_id, int n_samples, struct err *err)
+{
+	struct controller *c = context;
+	struct live_group g = { .id = group_id, .n_samples = n_samples };
+	bool done = true;
+
+	if (n_samples < 1 || n_samples > PRUNE_SAMPLES_MAX) return 0;
+	g.samples = xcalloc((size_t)n_samples, sizeof *g.samples);
+	int rc = store_get_group(c->store, group_id, g.samples, n_samples, err);
+	if (!rc) rc = controller_prune_restore(c, &g, err);
+	for (int i = 0; i < n_samples; i++) done = done && g.samples[i] && g.samples[i]->finish != FINISH_NONE;
+	for (int i = 0; !rc && done && g.pruning && g.pruning->decided && i < n_samples; i++)
+		if (g.pruning->seen[i] && g.samples[i]->has_reward) add_label(c, &g, i);
+	for (int i = 0; i < n_samples; i++) trajectory_free(g.samples[i]);
+	free(g.samples);
+	free(g.pruning);
+	return rc;
+}
+
+int controller_prune_restore_dropped(struct controller *c, struct err *err)
+{
+	return c->prune ? store_each_unlearned(c->store, restore_dropped, c, err) : 0;
 }

@@ -176,6 +176,7 @@ int controller_resume(struct controller *c, struct err *err)
 	scheduler_restore_extra(c->scheduler, s->extra);
 	rc = store_drop_unresumed(c->store, err);
 	if (!rc) rc = store_each_open_group(c->store, restore_group, c, err);
+	if (!rc) rc = controller_prune_restore_dropped(c, err);
 	if (!rc) rc = restore_metrics(c, err);
 	if (rc) return rc;
 	scheduler_restore_next_group(c->scheduler, s->next_group);

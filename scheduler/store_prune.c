@@ -138,6 +138,23 @@ int store_get_pruning(struct store *store, uint64_t group_id,
 	return rc;
 }
 
+int store_each_unlearned(struct store *store, int (*each)(void *context, uint64_t group_id, int n_samples, struct err *err),
+                         void *context, struct err *err)
+{
+	sqlite3_stmt *s;
+	int code = SQLITE_DONE;
+
+	_Static_assert(STORE_DROPPED == 3, "as in the SQL here");
+	int rc = prepare(store, "SELECT g.id, g.n_samples FROM prunings p JOIN groups g ON g.id = p.grp WHERE p.learned = 0 AND "
+	                 "g.state = 3 AND NOT g.eval ORDER BY g.id", &s, cannot_read, err);
+	if (rc) return rc;
+	while (!rc && (code = sqlite3_step(s)) == SQLITE_ROW)
+		rc = each(context, (uint64_t)sqlite3_column_int64(s, 0), sqlite3_column_int(s, 1), err);
+	if (!rc && code != SQLITE_DONE) rc = store_fail(store, cannot_read, err);
+	sqlite3_finalize(s);
+	return rc;
+}
+
 int store_get_quality_head(struct store *store, uint64_t number, void **bytes, size_t *n_bytes, struct err *err)
 {
 	sqlite3_stmt *s;

@@ -41,6 +41,9 @@ int store_each_features(struct store *store, uint64_t group_id,
 /* 1 if there is a decision, given to `each` (NULL: all that is asked), 0 if not, or an error. */
 int store_get_pruning(struct store *store, uint64_t group_id,
                       void (*each)(void *context, const struct stored_pruning *pruning), void *context, struct err *err);
+/* Groups with a decision that were dropped and that no head has learned from, in order of id; n_samples each. */
+int store_each_unlearned(struct store *store, int (*each)(void *context, uint64_t group_id, int n_samples, struct err *err),
+                         void *context, struct err *err);
 /* The newest head, or number's where it is > 0; *bytes is owned by the caller, NULL where there is none. */
 int store_get_quality_head(struct store *store, uint64_t number, void **bytes, size_t *n_bytes, struct err *err);
 

@@ -49,6 +49,45 @@ DRUMROLL_CPU=scalar $python -B tests/e2e/resume_kills.py "$DRUMROLL" "$TEST_TMP/
 check "and its records bear out the formulas" $python -B tests/e2e/prune_records.py "$TEST_TMP/kills/killed/drumroll.db"
 grep -qE 'pruned [1-9]' "$TEST_TMP/out" || echo "not ok nothing was pruned: the case above shows nothing"
 
+# Killed as soon as a group that was dropped since the last batch is on record: the heads learn from it all the same.
+dropping=(--set advantage.drop_degenerate=true --set rollout.group_size=5 --set scheduler.groups_per_step=6 --set prune.at_tokens=4
+	--set prune.keep_min=2 --set prune.warmup=10 --set rollout.max_tokens=64 --set run.commit_seconds=0.02 --set run.steps=4
+	--set reward.answer_weight=1)
+run undisturbed 2 "${dropping[@]}" || echo "not ok a run that drops groups"
+DRUMROLL_CPU=scalar run dropped 2 "${dropping[@]}" >/dev/null 2>&1 &
+running=$!
+check "a group is dropped and not learned from yet" timeout 60 $python - "$TEST_TMP/dropped/drumroll.db" <<'PY'
+import sqlite3, sys, time
+while True:
+    try:
+        db = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
+        if db.execute("SELECT count(*) FROM prunings p JOIN groups g ON g.id = p.grp WHERE learned = 0 AND g.state = 3").fetchone()[0]:
+            break
+    except sqlite3.OperationalError:
+        pass
+    time.sleep(0.002)
+PY
+kill -9 $(pgrep -f "run\.dir=$TEST_TMP/dropped ")
+wait $running
+$python - "$TEST_TMP/dropped/drumroll.db" <<'PY'
+import sqlite3, sys
+n = sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM prunings p JOIN groups g ON g.id = p.grp WHERE learned = 0 AND g.state = 3").fetchone()[0]
+if n == 0: print("the batch was faster than the kill: the case below shows nothing")
+PY
+check "and the run goes on" timeout 200 mpirun -n 2 "$DRUMROLL" run --resume "$TEST_TMP/dropped"
+check "every head is what an undisturbed run's is" $python - "$TEST_TMP"/{undisturbed,dropped}/drumroll.db <<'PY'
+import sqlite3, sys
+heads, learned, given = [], [], []
+for path in sys.argv[1:]:
+    db = sqlite3.connect(path)
+    heads.append(db.execute("SELECT number, head FROM quality_heads ORDER BY number").fetchall())
+    learned.append(db.execute("SELECT grp, head, learned, survivors FROM prunings ORDER BY grp").fetchall())
+    given.append(db.execute("SELECT count(*) FROM groups WHERE state = 3 AND NOT eval").fetchone()[0])
+assert len(heads[0]) == 4 and given[0] > 0 and given[0] == given[1], (len(heads[0]), given)
+assert learned[0] == learned[1], [pair for pair in zip(*learned) if pair[0] != pair[1]][:3]
+assert heads[0] == heads[1], [a[0] for a, b in zip(*heads) if a != b]
+PY
+
 # refuse NAME TEXT [--set ...]
 refuse() {
 	local name=$1 text=$2; shift 2
