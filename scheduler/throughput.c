@@ -111,11 +111,13 @@ static int write_description(const struct throughput *t, const char *command, st
 	char machine[512];
 
 	snprintf(machine, sizeof machine, "%s, %ld CPUs", bench_cpu_name(), sysconf(_SC_NPROCESSORS_ONLN));
-	json_t *o = json_object();
+	json_t *o = json_object(), *variants = json_array();
+	for (int p = 0; p < t->points.n; p++) json_array_append_new(variants, json_string(t->points.items[p].label));
 	json_object_set_new(o, "name", json_string(t->base.run.name));
 	json_object_set_new(o, "metric", json_string(t->base.throughput.metric));
 	json_object_set_new(o, "higher_is_better", json_boolean(t->base.throughput.higher_is_better));
 	json_object_set_new(o, "baseline", json_string(baseline_of(t)));
+	json_object_set_new(o, "variants", variants); /* in the order of the file */
 	json_object_set_new(o, "command", json_string(command));
 	json_object_set_new(o, "machine", json_string(machine));
 	char *text = json_dumps(o, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
@@ -281,15 +283,19 @@ static int start_run(struct one_run *run, const struct throughput *t, struct err
 	return rc;
 }
 
-/* The last that the run said of itself before it failed; "" for nothing. */
+/* The last that the run said of itself before it failed, or else that mpirun did; "" for nothing. */
 static void read_reason(char reason[512], const char *log)
 {
 	FILE *in = fopen(log, "r");
 	char line[512];
+	bool own = false;
 
 	reason[0] = '\0';
-	while (in && fgets(line, sizeof line, in))
-		if (strncmp(line, "drumroll: ", 10) == 0) snprintf(reason, 512, "%s", line + 10);
+	while (in && fgets(line, sizeof line, in)) {
+		bool says = strncmp(line, "drumroll: ", 10) == 0;
+		if (says || (!own && line[0] != '\n')) snprintf(reason, 512, "%s", line + (says ? 10 : 0));
+		own = own || says;
+	}
 	if (in) fclose(in);
 	reason[strcspn(reason, "\n")] = '\0';
 }

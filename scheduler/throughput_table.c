@@ -83,7 +83,7 @@ static void range_cell(struct bench_table *table, double from, double to)
 static void interval_cell(struct bench_table *table, double mean, double interval)
 {
 	if (isnan(interval)) bench_cell(table, "-");
-	else if (fabs(mean) >= 1000) bench_cell(table, "%.0f +- %.0f", mean, interval);
+	else if (fabs(mean) >= 1000 || interval >= 100) bench_cell(table, "%.0f +- %.0f", mean, interval);
 	else bench_cell(table, "%.4g +- %.2g", mean, interval);
 }
 

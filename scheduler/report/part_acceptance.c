@@ -8,13 +8,13 @@
 enum { SHOWN_POSITIONS = 4 };
 static const int shown[SHOWN_POSITIONS] = { 0, 1, 3, 7 };
 
-/* Drafted and accepted by position, of the timeline or else of metrics.jsonl; returns the number of positions. */
+/* Drafted and accepted by position, of metrics.jsonl, as all shares here are, or else of the timeline, which has
+ * evaluations too; returns the number of positions. */
 static int positions_of(const struct report_run *run, struct position_counts *total)
 {
 	char name[80];
-	int n = report_timeline_positions(&run->timeline, total);
+	int n = 0;
 
-	if (n) return n;
 	*total = (struct position_counts){0};
 	for (int i = 0; i < TIMELINE_POSITIONS; i++) {
 		snprintf(name, sizeof name, "rollout/sd/drafted_by_position/%d", i);
@@ -23,7 +23,7 @@ static int positions_of(const struct report_run *run, struct position_counts *to
 		total->accepted[i] = table_sum(&run->steps, name);
 		if (total->drafted[i] > 0) n = i + 1;
 	}
-	return n;
+	return n ? n : report_timeline_positions(&run->timeline, total);
 }
 
 static int figure_positions(struct page *page)

@@ -1,35 +1,30 @@
 /* part_advantages.c - what the estimators made of the rewards, and how much of it teaches something. */
 #include <math.h>
-#include <stdlib.h>
+#include <stdio.h>
 
 #include "scheduler/report/report_page.h"
 
+static const double ROUNDING = 1e-6; /* of a sum of floats */
+
+static const float *advantages_of(const struct report_samples *s)
+{
+	return s->advantages;
+}
+
 static int figure_histogram(struct page *page)
 {
-	const float **values = xcalloc((size_t)page->n_runs, sizeof *values);
-	int *n = xcalloc((size_t)page->n_runs, sizeof *n);
-	struct plot p;
+	const struct report_samples *s = &page->runs[0].samples;
+	double n = 0, above = 0, below = 0;
+	char title[96] = "Advantages: their distribution around 0";
 
-	plot_open(&p, page->out, "advantage", "delivered samples with an advantage, %");
-	for (int i = 0; i < page->n_runs; i++) {
-		values[i] = page->runs[i].samples.advantages;
-		n[i] = page->runs[i].samples.n;
+	for (int i = 0; i < s->n; i++) {
+		n += isfinite(s->advantages[i]) != 0;
+		above += s->advantages[i] > 0;
+		below += s->advantages[i] < 0;
 	}
-	struct histogram h = histogram_of(values, n, page->n_runs, false);
-	plot_title(&p, "Advantages: their distribution around 0");
-	plot_alt(&p, "Histogram of advantages from %g to %g", h.low, h.low + h.n_bins * h.width);
-	plot_set(&p, "set yrange [0:*]\nset format y '%%g %%%%'");
-	for (int i = 0; i < page->n_runs; i++) {
-		struct series s = histogram_outline(&h, values[i], n[i]), zero = {0};
-		for (int k = 0; k < s.n; k++) series_add(&zero, s.x[k], 0);
-		if (page->n_runs <= 2) plot_band(&p, &zero, &s, curve_color(i));
-		plot_curve(&p, &s, curve_color(i), curve_mark(i), page->n_runs > 1 ? page->runs[i].label : NULL);
-		series_free(&zero);
-		series_free(&s);
-	}
-	free(values);
-	free(n);
-	return plot_close(&p, NULL, page->err);
+	if (page->n_runs == 1 && n > 0)
+		snprintf(title, sizeof title, "Advantages: %.0f %% above 0, %.0f %% below", 100 * above / n, 100 * below / n);
+	return page_histogram(page, advantages_of, false, title, "advantage", "delivered samples with an advantage");
 }
 
 static void row_of_run(struct html_table *t, const struct report_run *run)
@@ -51,8 +46,9 @@ static void row_of_run(struct html_table *t, const struct report_run *run)
 	}
 	html_row(t, "%s", run->label);
 	html_number(t, n, "");
-	html_number(t, n ? sum / n : (double)NAN, "");
-	html_number(t, n ? sqrt(fmax(0, squares / n - sum / n * (sum / n))) : (double)NAN, "");
+	double mean = n ? sum / n : (double)NAN, deviation = sqrt(fmax(0, squares / n - mean * mean));
+	html_number(t, fabs(mean) < ROUNDING * deviation ? 0 : mean, "");
+	html_number(t, n ? deviation : (double)NAN, "");
 	html_number(t, least, "");
 	html_number(t, most, "");
 	html_number(t, n ? 100 * above / n : (double)NAN, " %");

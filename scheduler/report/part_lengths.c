@@ -1,5 +1,6 @@
 /* part_lengths.c - how long responses are, and above all how long the longest: the tail is what a step waits for. */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "scheduler/report/report_page.h"
@@ -12,32 +13,22 @@ static double *sorted_lengths(const struct report_samples *s)
 	return sorted;
 }
 
+static const float *lengths_of(const struct report_samples *s)
+{
+	return s->lengths;
+}
+
 static int figure_histogram(struct page *page)
 {
-	const float **values = xcalloc((size_t)page->n_runs, sizeof *values);
-	int *n = xcalloc((size_t)page->n_runs, sizeof *n);
-	struct plot p;
+	const struct report_samples *s = &page->runs[0].samples;
+	char title[96] = "Lengths of responses";
 
-	plot_open(&p, page->out, "tokens of the response", "delivered samples, %");
-	for (int i = 0; i < page->n_runs; i++) {
-		values[i] = page->runs[i].samples.lengths;
-		n[i] = page->runs[i].samples.n;
+	if (page->n_runs == 1 && s->n) {
+		double *sorted = sorted_lengths(s);
+		snprintf(title, sizeof title, "Lengths of responses: half have up to %.0f tokens", floor(quantile(sorted, s->n, 0.5)));
+		free(sorted);
 	}
-	struct histogram h = histogram_of(values, n, page->n_runs, true);
-	plot_title(&p, "Lengths of responses, in bins of %g token%s", h.width, h.width > 1 ? "s" : "");
-	plot_alt(&p, "Histogram of response lengths from 0 to %g tokens", h.n_bins * h.width);
-	plot_set(&p, "set yrange [0:*]\nset xrange [0:%g]\nset format y '%%g %%%%'", h.n_bins * h.width);
-	for (int i = 0; i < page->n_runs; i++) {
-		struct series s = histogram_outline(&h, values[i], n[i]), zero = {0};
-		for (int k = 0; k < s.n; k++) series_add(&zero, s.x[k], 0);
-		if (page->n_runs <= 2) plot_band(&p, &zero, &s, curve_color(i));
-		plot_curve(&p, &s, curve_color(i), curve_mark(i), page->n_runs > 1 ? page->runs[i].label : NULL);
-		series_free(&zero);
-		series_free(&s);
-	}
-	free(values);
-	free(n);
-	return plot_close(&p, NULL, page->err);
+	return page_histogram(page, lengths_of, true, title, "tokens of the response", "delivered samples");
 }
 
 /* Share of samples of at least x tokens. */

@@ -61,8 +61,9 @@ static void table_evals(struct page *page)
 int part_reward(struct page *page)
 {
 	static const struct metric_figure figures[] = {
-		{ .key = "reward/mean", .factor = 1, .what = "Mean reward", .unit = "", .y_label = "reward of completed samples, mean" },
-		{ .key = "reward/pass_rate", .factor = 100, .what = "Training pass rate", .unit = " %", .most = 100,
+		{ .key = "reward/mean", .factor = 1, .what = "Mean reward", .unit = "", .of_rollouts = true,
+		  .y_label = "reward of completed samples, mean" },
+		{ .key = "reward/pass_rate", .factor = 100, .what = "Training pass rate", .unit = " %", .most = 100, .of_rollouts = true,
 		  .y_label = "completed samples with the right answer, %" },
 	};
 	int n_evals = 0, code = 0;

@@ -161,7 +161,7 @@ static int figures_timeline(struct page *page)
 int part_speed(struct page *page)
 {
 	static const struct metric_figure figures[] = {
-		{ .key = "perf/tokens_per_sec", .factor = 1, .what = "Tokens/s while rolling out", .unit = "", .from_zero = true,
+		{ .key = "perf/tokens_per_sec", .factor = 1, .what = "Tokens/s while rolling out", .unit = "", .from_zero = true, .of_rollouts = true,
 		  .y_label = "generated tokens per second of the step's rollouts, all ranks" },
 		{ .key = "rollout/active_sessions/mean", .factor = 1, .what = "Active sessions", .unit = "", .from_zero = true,
 		  .y_label = "sessions decoded at once, mean of the step, all ranks" },

@@ -38,7 +38,12 @@ static void write_head(struct page *page)
 	for (const char *const *line = report_style; *line; line++) fputs(*line, page->out);
 	fprintf(page->out, "</style>\n</head>\n<body>\n%s<header>\n<h1>", marks);
 	write_title(page);
-	fputs("</h1>\n<nav aria-label=\"Parts of this report\"><ul>\n", page->out);
+	fputs("</h1>\n", page->out);
+	if (page->n_runs == 0 && page->n_sweeps == 1) { /* one part: nowhere to go */
+		fputs("</header>\n<main>\n", page->out);
+		return;
+	}
+	fputs("<nav aria-label=\"Parts of this report\"><ul>\n", page->out);
 	for (int i = 0; i < page->n_sweeps; i++) {
 		fprintf(page->out, "<li><a href=\"#sweep-%d\">", i + 1);
 		html_text(page->out, page->sweeps[i].name);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { BINS_MAX = 40, TITLE_RUNS_MAX = 3 };
+static const double FLAT = 1e-3; /* a course that differs by less of its size is flat */
 
 void section_open(struct page *page, const char *id, const char *title, const char *format, ...)
 {
@@ -86,15 +87,13 @@ void plot_title_course(struct plot *p, const char *what, const char *unit, const
 
 static struct series metric_of(const struct report_run *run, const struct metric_figure *f)
 {
-	struct series s = table_series(&run->steps, "step", f->key, f->factor);
-	int kept = 0;
+	struct series s = {0};
 
-	for (int k = 0; k < s.n && f->zero_is_none; k++) {
-		if (s.y[k] == 0) continue;
-		s.x[kept] = s.x[k];
-		s.y[kept++] = s.y[k];
+	for (int row = 0; row < run->steps.n_rows; row++) {
+		double value = f->factor * table_value(&run->steps, row, f->key);
+		bool none = (f->zero_is_none && value == 0) || (f->of_rollouts && table_value(&run->steps, row, "rollout/tokens") == 0);
+		if (!none) series_add(&s, table_value(&run->steps, row, "step"), value);
 	}
-	if (f->zero_is_none) s.n = kept;
 	return s;
 }
 
@@ -102,16 +101,23 @@ int page_metric(struct page *page, const struct metric_figure *f)
 {
 	struct series *series = xcalloc((size_t)page->n_runs, sizeof *series);
 	struct plot p;
-	double max = 0;
+	double max = 0, least = HUGE_VAL, most = -HUGE_VAL;
 
 	plot_open(&p, page->out, "step", f->y_label);
 	for (int i = 0; i < page->n_runs; i++) {
 		series[i] = metric_of(&page->runs[i], f);
 		max = fmax(max, series_max(&series[i]));
+		for (int k = 0; k < series[i].n; k++) {
+			least = fmin(least, series[i].y[k]);
+			most = fmax(most, series[i].y[k]);
+		}
 	}
 	plot_title_course(&p, f->what, f->unit, page, series);
+	double size = fmax(fabs(least), fabs(most));
+	bool flat = most > least && most - least < FLAT * size; /* tics would have more digits than they show */
 	if (f->most > 0) plot_set(&p, "set yrange [0:%g]", f->most);
 	else if (f->from_zero) plot_set(&p, "set yrange [0:%s]", max > 0 ? "*" : "1");
+	else if (flat) plot_set(&p, "set yrange [%.9g:%.9g]", (least + most) / 2 - FLAT * size, (least + most) / 2 + FLAT * size);
 	if (f->factor == 100) plot_set(&p, "set format y '%%g %%%%'");
 	if (f->from_zero && max >= 10000) plot_set(&p, "set format y '%%.0s%%c'");
 	for (int i = 0; i < page->n_runs; i++)
@@ -163,4 +169,36 @@ struct series histogram_outline(const struct histogram *h, const float *values, 
 	}
 	free(count);
 	return s;
+}
+
+int page_histogram(struct page *page, const float *(*values_of)(const struct report_samples *), bool whole, const char *title,
+                   const char *x_label, const char *share_of)
+{
+	const float **values = xcalloc((size_t)page->n_runs, sizeof *values);
+	int *n = xcalloc((size_t)page->n_runs, sizeof *n);
+	char y_label[128], width[NUMBER_TEXT_MAX];
+	struct plot p;
+
+	for (int i = 0; i < page->n_runs; i++) {
+		values[i] = values_of(&page->runs[i].samples);
+		n[i] = page->runs[i].samples.n;
+	}
+	struct histogram h = histogram_of(values, n, page->n_runs, whole);
+	snprintf(y_label, sizeof y_label, "%s, %%, in bins of %s", share_of, number_short(width, h.width));
+	plot_open(&p, page->out, x_label, y_label);
+	plot_title(&p, "%s", title);
+	plot_alt(&p, "Histogram: %s, from %g to %g. %s", x_label, h.low, h.low + h.n_bins * h.width, title);
+	plot_set(&p, "set yrange [0:*]\nset format y '%%g %%%%'");
+	if (whole) plot_set(&p, "set xrange [0:%g]", h.n_bins * h.width);
+	for (int i = 0; i < page->n_runs; i++) {
+		struct series s = histogram_outline(&h, values[i], n[i]), zero = {0};
+		for (int k = 0; k < s.n; k++) series_add(&zero, s.x[k], 0);
+		if (page->n_runs <= 2) plot_band(&p, &zero, &s, curve_color(i));
+		plot_curve(&p, &s, curve_color(i), curve_mark(i), page->n_runs > 1 ? page->runs[i].label : NULL);
+		series_free(&zero);
+		series_free(&s);
+	}
+	free(values);
+	free(n);
+	return plot_close(&p, NULL, page->err);
 }

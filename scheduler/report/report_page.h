@@ -37,6 +37,7 @@ struct metric_figure {
 	const char *note;  /* or NULL */
 	bool from_zero, zero_is_none; /* the axis begins at 0; a 0 means that there was nothing */
 	double most;       /* where the axis ends, 0: as the data do */
+	bool of_rollouts;  /* a step that generated nothing, as all had been made before, says nothing of it */
 };
 
 int page_metric(struct page *page, const struct metric_figure *figure);
@@ -52,6 +53,9 @@ struct histogram {
 };
 struct histogram histogram_of(const float *const *values, const int *n, int n_sets, bool whole);
 struct series histogram_outline(const struct histogram *h, const float *values, int n);
+/* Of a number of the delivered samples, a curve for each run; whole: it counts something.  share_of: whose share a bin has. */
+int page_histogram(struct page *page, const float *(*values_of)(const struct report_samples *), bool whole, const char *title,
+                   const char *x_label, const char *share_of);
 
 /* 0, or err->code. */
 int part_summary(struct page *page);

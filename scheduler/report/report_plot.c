@@ -180,9 +180,11 @@ void plot_boxes(struct plot *p, const double (*box)[4], int n, int color, const 
 static void write_form(struct plot *p, FILE *script, int width, int height)
 {
 	int margin = width <= NARROW_WIDTH ? p->narrow_margin : p->margin;
+	double tics = width <= NARROW_WIDTH ? p->x_tics_narrow : p->x_tics;
 
 	fprintf(script, "set terminal svg size %d,%d dynamic noenhanced butt font 'sans-serif,12'\n", width, height);
 	if (margin) fprintf(script, "set lmargin %d\n", margin);
+	if (tics > 0) fprintf(script, "set xtics %.9g\n", tics);
 	fprintf(script, "set xlabel \"%s\" offset 0,0.3\n", p->x_label);
 	fprintf(script, "plot %s\n", p->clause_text);
 }
@@ -378,6 +380,7 @@ int plot_close(struct plot *p, const char *note, struct err *err)
 		html_element(p->page, "p", "absent", "Nothing to draw: no finite value was found.");
 	}
 	if (note) html_element(p->page, "p", "note", "%s", note);
+	if (p->narrow_note) html_element(p->page, "p", "note narrow", "%s", p->narrow_note);
 	fputs("</figure>\n", p->page);
 	plot_free(p);
 	return code;

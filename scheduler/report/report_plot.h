@@ -31,6 +31,8 @@ struct plot {
 	bool full;                     /* as wide as the page, else half of it */
 	int height;                    /* of the wide form; 0: usual */
 	int margin, narrow_margin;     /* characters left of the axis; 0: as gnuplot needs */
+	double x_tics, x_tics_narrow;  /* from one to the next; 0: as gnuplot likes */
+	const char *narrow_note;       /* below the narrow form alone; NULL: none */
 	struct plot_entry *entries;
 	int n_entries, n_words, n_blocks, n_drawn;
 	double x_low, x_high;          /* of curves */

@@ -217,6 +217,16 @@ double mean_interval(const double *values, int n, double *mean)
 	return t_975(n - 1) * sqrt(squares / (n - 1) / n);
 }
 
+double tic_step(double span, int n_max)
+{
+	static const int steps[] = { 1, 2, 5 };
+	double unit = pow(10, floor(log10(span / n_max)));
+
+	for (int k = 0; k < 3; k++)
+		if (span / (steps[k] * unit) <= n_max) return steps[k] * unit;
+	return 10 * unit;
+}
+
 void share_interval(double share, double n, double *low, double *high)
 {
 	const double z = 1.959964, zz = z * z;

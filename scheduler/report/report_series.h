@@ -46,6 +46,8 @@ int double_compare(const void *a, const void *b);
 double quantile(const double *sorted, int n, double q);
 /* Half the width of the 95 % interval of the mean over n values: Student's t; NAN for n < 2. */
 double mean_interval(const double *values, int n, double *mean);
+/* The least of 1, 2 and 5 times a power of ten of which `span` > 0 has n_max or fewer. */
+double tic_step(double span, int n_max);
 /* 95 % interval of a share by Wilson's score. */
 void share_interval(double share, double n, double *low, double *high);
 

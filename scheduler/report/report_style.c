@@ -27,7 +27,7 @@ const char *const report_style[] = {
 "h2 { font-size: 1.3rem; line-height: 1.25; margin: 0 0 4px; }\n",
 "h3 { font-size: .98rem; line-height: 1.35; margin: 0; font-weight: 600; }\n",
 "section { margin: 0; padding: 30px 0 8px; border-top: 1px solid var(--line); }\n",
-"p { margin: 0 0 10px; } .lead { color: var(--muted); max-width: 75ch; }\n",
+"p { margin: 0 0 10px; } .lead { color: var(--muted); max-width: 75ch; } .about { max-width: 100ch; margin: 0 0 6px; }\n",
 "a { color: var(--link); }\n",
 "nav ul { display: flex; flex-wrap: wrap; gap: 4px 18px; list-style: none; padding: 0; margin: 10px 0 24px; }\n",
 "nav a { display: inline-block; padding: 4px 0; }\n",

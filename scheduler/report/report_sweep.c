@@ -9,7 +9,7 @@
 
 #include "configs/err.h"
 
-enum { FILE_PATH_MAX = 4096 };
+enum { FILE_PATH_MAX = 4096, ABOUT_MAX = 32 /* paragraphs */ };
 
 static void file_path(char path[FILE_PATH_MAX], const char *dir, const char *name)
 {
@@ -127,6 +127,64 @@ static int compare_variants(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
+/* What sweep.json lists comes first, in its order; what it does not know keeps the order it has. */
+static void order_as_listed(struct report_sweep *sweep, const json_t *names)
+{
+	const json_t *name;
+	size_t i;
+	int placed = 0;
+
+	json_array_foreach(names, i, name) {
+		const char *text = json_string_value(name);
+		int at = placed;
+		while (text && at < sweep->n && strcmp(sweep->variants[at].name, text) != 0) at++;
+		if (!text || at == sweep->n) continue;
+		struct sweep_variant variant = sweep->variants[at];
+		memmove(&sweep->variants[placed + 1], &sweep->variants[placed], (size_t)(at - placed) * sizeof variant);
+		sweep->variants[placed++] = variant;
+	}
+}
+
+/* "Claim: ...", "Takes ...": a new paragraph of a head comment. */
+static bool begins_paragraph(const char *text)
+{
+	size_t n = strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
+	return !*text || (n && text[n] == ':') || strncmp(text, "Takes ", 6) == 0;
+}
+
+/* The comment before the first key, without the command and the minutes of the whole: the report has those of this one. */
+static void load_about(struct report_sweep *sweep)
+{
+	char path[FILE_PATH_MAX], *line = NULL;
+	size_t capacity = 0;
+	ssize_t n;
+
+	file_path(path, sweep->dir, "sweep.yaml");
+	FILE *f = fopen(path, "r");
+	while (f && (n = getline(&line, &capacity, f)) > 0 && line[0] == '#' && sweep->n_about < ABOUT_MAX) {
+		char *text = line + 1 + strspn(line + 1, "# ");
+		text[strcspn(text, "\r\n")] = '\0';
+		if (!sweep->n_about || begins_paragraph(text)) {
+			sweep->about = xrealloc(sweep->about, (size_t)(sweep->n_about + 1) * sizeof *sweep->about);
+			sweep->about[sweep->n_about++] = xstrdup(text);
+			continue;
+		}
+		char **last = &sweep->about[sweep->n_about - 1];
+		size_t length = strlen(*last);
+		*last = xrealloc(*last, length + strlen(text) + 2);
+		snprintf(*last + length, strlen(text) + 2, "%s%s", length ? " " : "", text);
+	}
+	free(line);
+	if (f) fclose(f);
+	int kept = 0;
+	for (int i = 0; i < sweep->n_about; i++) {
+		char *text = sweep->about[i];
+		if (*text && strncmp(text, "Command:", 8) != 0 && strncmp(text, "Takes ", 6) != 0) sweep->about[kept++] = text;
+		else free(text);
+	}
+	sweep->n_about = kept;
+}
+
 static void find_baselines(struct report_sweep *sweep, const char *otherwise)
 {
 	for (int i = 0; i < sweep->n; i++)
@@ -154,7 +212,6 @@ void report_sweep_load(struct report_sweep *sweep, const char *dir)
 	sweep->machine = text_of(head, "machine", "");
 	sweep->higher_is_better = !higher || json_is_true(higher);
 	char *baseline = text_of(head, "baseline", "");
-	json_decref(head);
 	file_path(path, sweep->dir, "results.jsonl");
 	FILE *f = fopen(path, "r");
 	while (f && (n = getline(&line, &capacity, f)) > 0) {
@@ -167,8 +224,11 @@ void report_sweep_load(struct report_sweep *sweep, const char *dir)
 	if (f) fclose(f);
 	if (sweep->n == 0) snprintf(sweep->absent, sizeof sweep->absent, "results.jsonl has no result yet");
 	if (sweep->n > 1) qsort(sweep->variants, (size_t)sweep->n, sizeof *sweep->variants, compare_variants);
+	order_as_listed(sweep, json_object_get(head, "variants"));
+	json_decref(head);
 	find_baselines(sweep, baseline);
 	free(baseline);
+	load_about(sweep);
 }
 
 void report_sweep_free(struct report_sweep *sweep)
@@ -181,6 +241,8 @@ void report_sweep_free(struct report_sweep *sweep)
 		free(v->baseline_name);
 		json_decref(v->set);
 	}
+	for (int i = 0; i < sweep->n_about; i++) free(sweep->about[i]);
+	free(sweep->about);
 	free(sweep->variants);
 	free(sweep->dir);
 	free(sweep->label);
@@ -192,6 +254,21 @@ void report_sweep_free(struct report_sweep *sweep)
 }
 
 /* ---- statistics ---- */
+
+double sweep_median(const struct sweep_variant *v, const char *key)
+{
+	double *values = xcalloc((size_t)v->n + 1, sizeof *values), median = (double)NAN;
+	int n = 0;
+
+	for (int i = 0; i < v->n; i++) {
+		const json_t *value = json_object_get(v->runs[i].metrics, key);
+		if (v->runs[i].status == 0 && json_is_number(value)) values[n++] = json_number_value(value);
+	}
+	qsort(values, (size_t)n, sizeof *values, double_compare);
+	if (n) median = quantile(values, n, 0.5);
+	free(values);
+	return median;
+}
 
 static double value_at(const struct sweep_variant *v, int repetition)
 {
@@ -208,6 +285,8 @@ static void compare(struct sweep_statistics *s, const struct sweep_variant *v, c
 		double own = v->runs[i].value, other = value_at(base, v->runs[i].repetition);
 		if (!isfinite(own / other) || !(own / other > 0)) continue;
 		differences[s->pairs] = own - other;
+		s->ratio_min = fmin(s->ratio_min, own / other); /* of NAN and a number: the number */
+		s->ratio_max = fmax(s->ratio_max, own / other);
 		logs[s->pairs++] = log(own / other);
 	}
 	s->difference_half = mean_interval(differences, s->pairs, &s->difference);
@@ -225,7 +304,7 @@ void sweep_statistics(struct sweep_statistics *s, const struct report_sweep *swe
 	double nan = (double)NAN, *values = xcalloc((size_t)v->n + 1, sizeof *values);
 
 	*s = (struct sweep_statistics){ .median = nan, .min = nan, .max = nan, .ratio = nan, .ratio_low = nan, .ratio_high = nan,
-	                                .difference = nan, .difference_half = nan };
+	                                .ratio_min = nan, .ratio_max = nan, .difference = nan, .difference_half = nan };
 	for (int i = 0; i < v->n; i++) {
 		if (isfinite(v->runs[i].value)) values[s->n++] = v->runs[i].value;
 		else s->failed++;

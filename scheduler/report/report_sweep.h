@@ -31,7 +31,9 @@ struct sweep_variant {
 struct report_sweep {
 	char *dir, *label, *name, *metric, *command, *machine; /* "" where it is unknown */
 	bool higher_is_better;
-	struct sweep_variant *variants; /* [n], by the values of what they set, numbers by size */
+	char **about;   /* [n_about] paragraphs of the comment at the head of DIR/sweep.yaml: claim, paper, what to expect */
+	int n_about;
+	struct sweep_variant *variants; /* [n], in the order of sweep.json, or else by the values of what they set, numbers by size */
 	int n, bad_lines;
 	char absent[SWEEP_REASON_MAX]; /* why there are no results; empty: there are */
 };
@@ -42,12 +44,15 @@ struct sweep_statistics {
 	int pairs;      /* repetitions in which the baseline has a value too */
 	double ratio, ratio_low, ratio_high; /* to it: geometric mean over pairs, its 95 % interval (Student's t of logarithms);
 	                                      * NAN: no pair; the interval: fewer than two */
+	double ratio_min, ratio_max;
 	double difference, difference_half; /* mean over pairs, half of its interval */
 };
 
 bool sweep_is_here(const char *dir);
 void report_sweep_load(struct report_sweep *sweep, const char *dir);
 void report_sweep_free(struct report_sweep *sweep);
+/* Median over its runs of a number of summary.json; NAN where none has it. */
+double sweep_median(const struct sweep_variant *v, const char *key);
 void sweep_statistics(struct sweep_statistics *s, const struct report_sweep *sweep, int variant);
 
 #endif

@@ -44,6 +44,7 @@ versions = [[json.loads(line)["version"] for line in open(r["run_dir"] + "/metri
 check("the simulated trainer makes versions", all(v == [0, 1] for v in versions), versions)
 sweep = json.load(open(out + "/sweep.json"))
 check("sweep.json says what it was", sweep["metric"] == "trajectories" and sweep["higher_is_better"] is True and sweep["baseline"] == "small" and "throughput" in sweep["command"] and sweep["machine"], sweep)
+check("and its variants in the order of the file", sweep["variants"] == names, sweep)
 PY
 if grep -qE '^mode=exact, large +2 +24 +24..24 .* 2 +2..2 ' "$TEST_TMP/log"; then echo "ok the table has ratios"; else tail -n 8 "$TEST_TMP/log"; echo "not ok the table has ratios"; fi
 

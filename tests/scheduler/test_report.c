@@ -261,9 +261,57 @@ static void a_sweep_has_medians_and_ratios(void **state)
 	assert_true(s.n == 2 && s.failed == 1 && s.pairs == 2);
 	report_sweep_free(&sweep);
 	char *html = report_of(&dir, 1);
-	has(html, "<th scope=\"row\">2. k=2</th><td>200</td><td>180 to 220</td><td>3</td><td>0</td><td>1</td><td>2.000</td>");
-	has(html, "tokens_per_sec: best is k=2 with a median of 200");
-	has(html, "tokens_per_sec over speculation.draft_length");
+	has(html, "<th scope=\"row\">2. k=2</th><td>200</td><td>180 to 220</td><td>3</td><td>1</td><td>2.000</td><td>2.000 to 2.000</td>"
+	          "<td>2.000 to 2.000</td><td>100 \xc2\xb1 24.8</td>");
+	has(html, "<td>2, 1 failed</td>");
+	has(html, "Tokens/s while rolling out: k=2 has the best median, 200; 2 times k=0 (95 % interval 2 to 2)");
+	has(html, "generated tokens per second of rollouts"); /* the axis */
+	has(html, "Tokens/s while rolling out over speculation.draft_length");
+	has_not(html, "<nav"); /* one part alone */
+	free(html);
+}
+
+/* Order and head comment are those of the file that was run; other numbers of the runs stand beside the metric. */
+static void a_sweep_shows_its_claim_in_the_order_of_its_file(void **state)
+{
+	char path[256], text[2048] = "";
+	const char *dir = below(path, "claimed");
+	size_t n = 0;
+	(void)state;
+	assert_int_equal(mkdir(dir, 0755), 0);
+	write_text_file(dir, "sweep.json", "{\"name\":\"claimed\",\"metric\":\"pass_rate_end\",\"baseline\":\"full\",\"variants\":[\"zero\",\"full\",\"half\"]}");
+	write_text_file(dir, "sweep.yaml", "# Claim: half is <as good>\n# (mostly) as full.\n# Paper: none\n# Command: drumroll throughput x\n"
+	                "# Takes 5 minutes.\nrun: {name: claimed}\n# not of the head\n");
+	for (int r = 0; r < 2; r++)
+		for (int v = 0; v < 3; v++)
+			n += (size_t)snprintf(text + n, sizeof text - n, "{\"variant\":\"%s\",\"set\":{},\"repetition\":%d,\"exit\":0,"
+			                      "\"metrics\":{\"pass_rate_end\":%g,\"tokens\":%d,\"train_seconds\":0}}\n",
+			                      v == 0 ? "full" : v == 1 ? "half" : "zero", r, 0.5 + 0.1 * r, v == 1 ? 500 : 1000);
+	write_text_file(dir, "results.jsonl", text);
+	char *html = report_of(&dir, 1);
+	has(html, "<p class=\"about\">Claim: half is &lt;as good&gt; (mostly) as full.</p>\n<p class=\"about\">Paper: none</p>\n<");
+	has_not(html, "Takes 5 minutes");
+	has_not(html, "not of the head");
+	has(html, "<th scope=\"row\">1. zero</th>");
+	has(html, "<th scope=\"row\">2. full</th>");
+	has(html, "<th scope=\"row\">3. half</th><td>500 (0.50)</td>");
+	has_not(html, "training s</th>"); /* nobody trained */
+	free(html);
+}
+
+/* A step whose batch had all been made before has no rate and no reward of its own. */
+static void a_step_that_generated_nothing_is_no_point(void **state)
+{
+	char path[256];
+	const char *dir = below(path, "pool");
+	(void)state;
+	assert_int_equal(mkdir(dir, 0755), 0);
+	write_text_file(dir, "config.yaml", "run: {name: pool}\n");
+	write_text_file(dir, "metrics.jsonl", "{\"step\":1,\"reward/mean\":0.5,\"rollout/tokens\":10,\"perf/tokens_per_sec\":100}\n"
+	                "{\"step\":2,\"reward/mean\":0,\"rollout/tokens\":0,\"perf/tokens_per_sec\":0}\n");
+	char *html = report_of(&dir, 1);
+	has(html, "Mean reward: 0.5 in the only step");
+	has(html, "Tokens/s while rolling out: 100 in the only step");
 	free(html);
 }
 
@@ -279,6 +327,7 @@ static void statistics_are_right(void **state)
 	assert_true(quantile(values, 5, 0.5) == 3 && quantile(values, 5, 1) == 10 && quantile(values, 5, 0.125) == 1.5);
 	assert_true(fabs(mean_interval(values, 5, &mean) - 2.776 * sqrt(12.5 / 5)) < 1e-9 && mean == 4);
 	assert_true(isnan(mean_interval(values, 1, &mean)));
+	assert_true(fabs(tic_step(1, 4) - 0.5) < 1e-12 && fabs(tic_step(0.008, 10) - 0.001) < 1e-12 && fabs(tic_step(900, 4) - 500) < 1e-9);
 	share_interval(0.5, 100, &low, &high);
 	assert_true(fabs(low - 0.4038) < 1e-4 && fabs(high - 0.5962) < 1e-4);
 	share_interval(0, 10, &low, &high);
@@ -367,6 +416,8 @@ int main(void)
 		cmocka_unit_test(wild_numbers_end_nothing),
 		cmocka_unit_test(bad_requests_are_refused),
 		cmocka_unit_test(a_sweep_has_medians_and_ratios),
+		cmocka_unit_test(a_sweep_shows_its_claim_in_the_order_of_its_file),
+		cmocka_unit_test(a_step_that_generated_nothing_is_no_point),
 		cmocka_unit_test(statistics_are_right),
 		cmocka_unit_test(numbers_are_written_for_people),
 		cmocka_unit_test(counters_of_a_rank_that_came_back_begin_anew),
