@@ -25,6 +25,8 @@ CFLAGS_ALL = $(BASE) $(FLAGS_$(VARIANT)) $(PKG_CFLAGS) $(CFLAGS)
 LDFLAGS_ALL = -Wl,--as-needed -fopenmp $(FLAGS_$(VARIANT)) $(LDFLAGS)
 
 Q := $(if $(V),,@)
+# As many compilers as there are cores, unless make was told how many.
+JOBS = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 SOURCES := $(foreach f,$(FOLDERS),$(wildcard $(f)/*.c $(f)/*/*.c))
 MAIN    := scheduler/main.c
@@ -52,7 +54,7 @@ help:
 ## run: install what is missing, build, and train the quickstart policy on a small mpirun cluster
 run: deps
 	@[ -x build/drumroll ] || echo "building build/drumroll (about a minute)"
-	$(Q)$(MAKE) --no-print-directory build
+	$(Q)$(MAKE) --no-print-directory $(JOBS) build
 	$(Q)mpirun -n 3 build/drumroll run configs/quickstart/run.yaml $(ARGS)
 
 ## run-torch: the same with a GRPO trainer in PyTorch (trainer_bridge/python/examples); installs Debian's python3-torch
@@ -67,7 +69,7 @@ run-torch: deps
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends python3-torch python3-msgpack python3-numpy >>build-deps.log 2>&1 || { \
 	    tail -n 20 build-deps.log >&2; echo "run-torch: apt-get failed; the whole log is build-deps.log" >&2; exit 1; }; \
 	  rm -f build-deps.log; python=/usr/bin/python3; fi; \
-	$(MAKE) --no-print-directory build || exit 1; \
+	$(MAKE) --no-print-directory $(JOBS) build || exit 1; \
 	dir=runs/quickstart-torch; n=2; while [ -e $$dir ]; do dir=runs/quickstart-torch-$$n; n=$$((n + 1)); done; \
 	mpirun -n 3 build/drumroll run configs/quickstart/run.yaml --set run.dir=$$dir --set run.steps=$(TORCH_STEPS) \
 	  --set eval.every=10 --set trainer.kind=external & run=$$!; \

@@ -290,12 +290,14 @@ static void mean_curve(const struct sweep_variant *v, bool evals, const char *ke
 	free(values);
 }
 
+/* Points of one step would be the figure above again. */
 static bool has_curves(const struct report_sweep *sweep, bool evals, const char *key)
 {
 	for (int i = 0; i < sweep->n; i++)
 		for (int k = 0; k < sweep->variants[i].n; k++) {
 			const struct sweep_run *run = &sweep->variants[i].runs[k];
-			if (table_has(evals ? &run->evals : &run->steps, key)) return true;
+			const struct report_table *t = evals ? &run->evals : &run->steps;
+			if (t->n_rows > 1 && table_has(t, key)) return true;
 		}
 	return false;
 }
