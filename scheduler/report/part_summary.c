@@ -179,10 +179,10 @@ static void write_runs(struct page *page)
 		const struct report_run *run = &page->runs[i];
 		fprintf(page->out, "<li class=\"%s\">", run->state == RUN_FINISHED ? "well" : "warn");
 		html_element(page->out, "strong", NULL, "%s", run->label);
-		html_format(page->out, " (%s), in ", run->name);
-		html_element(page->out, "code", NULL, "%s", run->dir);
-		html_format(page->out, ": %d step%s, %s.", run->steps.n_rows, run->steps.n_rows == 1 ? "" : "s", state_text(run->state));
+		html_format(page->out, " (%s): %d step%s, %s.", run->name, run->steps.n_rows, run->steps.n_rows == 1 ? "" : "s", state_text(run->state));
 		if (run->bad_lines) html_format(page->out, " %d unreadable lines of metrics.jsonl were left out.", run->bad_lines);
+		fputs(" In ", page->out);
+		html_element(page->out, "code", NULL, "%s", run->dir);
 		fputs("</li>\n", page->out);
 	}
 	fputs("</ul>\n", page->out);

@@ -85,7 +85,7 @@ static void table_others(struct page *page, const struct report_sweep *sweep)
 {
 	static const struct { const char *key, *name; } columns[] = {
 		{ "pass_rate_end", "pass rate at the end" }, { "tokens", "generated tokens" }, { "trajectories", "delivered samples" },
-		{ "rollout_seconds", "rollouts s" }, { "train_seconds", "training s" }, { "seconds", "whole run s" },
+		{ "rollout_seconds", "rollouts\xc2\xa0s" }, { "train_seconds", "training\xc2\xa0s" }, { "seconds", "whole run\xc2\xa0s" },
 		{ "tokens_per_sec", "tokens/s rolling out" }, { "acceptance", "acceptance" } };
 	enum { N = sizeof columns / sizeof *columns };
 	bool shown[N];
