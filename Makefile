@@ -35,10 +35,10 @@ UNIT    := $(foreach f,$(FOLDERS),$(wildcard tests/$(f)/test_*.c))
 UNIT_BIN := $(UNIT:%.c=$(BUILD)/%)
 SUPPORT := $(BUILD)/libsupport.a
 FUZZ    := $(wildcard tests/fuzz/fuzz_*.c)
-FUZZED  := $(wildcard configs/*.c policy/tokenizer*.c policy/chat*.c policy/jinja*.c rollout/prompts*.c scheduler/verifier_lines.c) \
-           policy/utf8.c policy/file.c policy/safetensors.c rollout/trajectory.c rollout/noise.c \
-           trainer_bridge/frame.c trainer_bridge/message.c trainer_bridge/codec.c trainer_bridge/http_request.c \
-           scheduler/rank_messages.c scheduler/transport.c scheduler/rank_guard.c
+FUZZED  := $(wildcard configs/*.c policy/tokenizer/*.c policy/chat/*.c rollout/prompts*.c scheduler/verifier/verifier_lines.c) \
+           policy/utf8.c policy/file.c policy/safetensors.c rollout/trajectory.c rollout/sampling/noise.c \
+           trainer_bridge/wire/frame.c trainer_bridge/wire/message.c trainer_bridge/wire/codec.c trainer_bridge/server/http_request.c \
+           scheduler/ranks/rank_messages.c scheduler/ranks/transport.c scheduler/ranks/rank_guard.c
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ))
 FUZZ_SECONDS ?= 600
 SIM_SEEDS ?= 2000000

@@ -50,7 +50,7 @@ int err_set_errno(struct err *err, int code, const char *format, ...) __attribut
 /* "invalid" for ERR_INVALID and so on; "unknown" otherwise.  Static string. */
 const char *err_name(int code);
 
-/* Allocation at start: aborts with a message when there is no memory (DESIGN section 6). */
+/* Allocation at start: aborts with a message when there is no memory. */
 void err_on_no_memory(void (*clean_up)(void)); /* called before that; NULL: nothing */
 void *xmalloc(unsigned long size);
 void *xcalloc(unsigned long count, unsigned long size);

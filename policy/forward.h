@@ -1,7 +1,7 @@
 /* forward.h - the forward pass over a ragged batch of rows.
  *
  * A row is one token of one sequence at one position.  Prefill, chunked prefill, decode and verify
- * are the same call with different rows, so they give the same bits (DESIGN section 2): all rows
+ * are the same call with different rows, so they give the same bits: all rows
  * of a layer write their K and V before any of them attends, and a row at position p attends to
  * positions 0..p of its own sequence.  Rows of one sequence may be many (a chunk, a verified draft)
  * and need not be sorted.

@@ -6,7 +6,7 @@
  *
  * Legend:  M rows of activations, N outputs, K inputs, D head_dim, P positions.
  *
- * Exact numerics (DESIGN section 2).  An output of a linear layer is
+ * Exact numerics.  An output of a linear layer is
  *     y = sum over blocks b of K_BLOCK inputs, ascending, of ( chain_b )
  *     chain_b = fma(x[k], w[k], ... fma(x[k0], w[k0], 0)), k ascending within the block
  * where the sum starts from chain_0 (not from 0 + chain_0, which would lose the sign of a zero),

@@ -16,8 +16,8 @@
 #include "quant/kernels.h"
 #include "rollout/engine_internal.h"
 #include "rollout/score.h"
-#include "rollout/verify.h"
-#include "rollout/verify_maximal.h"
+#include "rollout/speculation/verify.h"
+#include "rollout/speculation/verify_maximal.h"
 
 enum { LOGITS_BYTES_MAX = 64 << 20 }; /* of one call */
 

@@ -3,11 +3,11 @@
 #ifndef ROLLOUT_ENGINE_INTERNAL_H
 #define ROLLOUT_ENGINE_INTERNAL_H
 
-#include "rollout/draft.h"
 #include "rollout/engine.h"
 #include "rollout/session.h"
-#include "rollout/speculation.h"
-#include "rollout/suffix.h"
+#include "rollout/speculation/draft.h"
+#include "rollout/speculation/speculation.h"
+#include "rollout/speculation/suffix.h"
 #include "rollout/workspace.h"
 
 /* A controller, and for how many rounds its last plan stands, no drafts; the sessions that it was for. */

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rollout/advantage.h"
+#include "rollout/advantage/advantage.h"
 
 struct entry {
 	double reward;

@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "policy/chat.h"
-#include "policy/tokenizer.h"
+#include "policy/chat/chat.h"
+#include "policy/tokenizer/tokenizer.h"
 #include "rollout/trajectory.h"
 
 struct prompt {

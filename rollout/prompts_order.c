@@ -10,7 +10,7 @@
 #include <assert.h>
 #include <xxhash.h>
 
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 
 enum { ROUNDS = 8 };
 

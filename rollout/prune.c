@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "quant/exact_math.h"
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 
 enum { BISECTIONS = 40 };
 static const double TILT_MAX = 40;

@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "quant/exact_math.h"
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 
 enum { EPOCHS = 4, BATCH = 32, STREAM_HEAD = 0x68656164 };
 static const double FORGET = 0.9, BIN_PRIOR = 4, DECAY = 0.01, BETA1 = 0.9, BETA2 = 0.99, EPSILON = 1e-8;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 #include "policy/team.h"
-#include "rollout/sampling.h"
+#include "rollout/sampling/sampling.h"
 
 enum { LOGITS_BYTES_MAX = 32 << 20 };
 

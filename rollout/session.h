@@ -11,8 +11,8 @@
 #include "policy/kv_cache.h"
 #include "rollout/kv_parcel.h"
 #include "rollout/prefix.h"
-#include "rollout/speculation.h"
-#include "rollout/suffix.h"
+#include "rollout/speculation/speculation.h"
+#include "rollout/speculation/suffix.h"
 #include "rollout/trajectory.h"
 
 enum { DRAFT_LENGTH_MAX = SPECULATION_LENGTH_MAX };

@@ -1,4 +1,4 @@
-/* trajectory.h - the record of one sample, from lease to trainer (DESIGN 5.8).
+/* trajectory.h - the record of one sample, from lease to trainer.
  *
  * One struct serves all of a sample's life: freshly opened (n_tokens == n_prompt, finish NONE),
  * put aside as a partial (more tokens, finish NONE), finished (finish set), scored (reward,

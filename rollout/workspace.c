@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "configs/config.h"
-#include "rollout/verify_maximal.h"
+#include "rollout/speculation/verify_maximal.h"
 
 enum { DRAW_ENTRIES_MIN = 1 << 16 }; /* below, some 100 us of draws cost less than waking a team */
 

@@ -7,8 +7,8 @@
 
 #include "policy/forward.h"
 #include "rollout/engine.h"
-#include "rollout/sampling.h"
-#include "rollout/speculation.h"
+#include "rollout/sampling/sampling.h"
+#include "rollout/speculation/speculation.h"
 
 enum { STOPS_MAX = MODEL_EOS_MAX + 1 };
 

@@ -7,9 +7,9 @@
 #include <unistd.h>
 
 #include "configs/config.h"
-#include "scheduler/commands.h"
-#include "scheduler/rank_guard.h"
-#include "trainer_bridge/trainer.h"
+#include "scheduler/commands/commands.h"
+#include "scheduler/ranks/rank_guard.h"
+#include "trainer_bridge/trainer/trainer.h"
 
 static const struct command {
 	const char *name, *arguments, *help;

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "scheduler/output_file.h"
+#include "scheduler/commands/output_file.h"
 #include "scheduler/report/report_page.h"
 
 /* What gnuplot's points refer to, once for all plots. */

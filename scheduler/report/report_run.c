@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "scheduler/store_read.h"
+#include "scheduler/store/store_read.h"
 
 enum { FILE_PATH_MAX = 4096 };
 

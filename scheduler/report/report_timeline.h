@@ -1,4 +1,4 @@
-/* report_timeline.h - timeline.jsonl of a run (scheduler/timeline.h): what each rank did, second by second. */
+/* report_timeline.h - timeline.jsonl of a run (scheduler/status/timeline.h): what each rank did, second by second. */
 #ifndef SCHEDULER_REPORT_REPORT_TIMELINE_H
 #define SCHEDULER_REPORT_REPORT_TIMELINE_H
 

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/address.h"
-#include "trainer_bridge/client.h"
+#include "trainer_bridge/client/client.h"
+#include "trainer_bridge/wire/address.h"
 
 enum { BATCHES = 20, BATCH_SAMPLES = 256, RESPONSE = 2000, PUSHES = 15, CHUNK = 1 << 20, PIECE = 1 << 18 };
 

@@ -13,7 +13,7 @@
 
 #include "configs/config.h"
 #include "rollout/engine.h"
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 #include "tests/support/random_model.h"
 
 static double seconds(void)

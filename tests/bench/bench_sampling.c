@@ -9,8 +9,8 @@
 
 #include "policy/team.h"
 #include "quant/kernels.h"
-#include "rollout/sampling.h"
-#include "rollout/verify_maximal.h"
+#include "rollout/sampling/sampling.h"
+#include "rollout/speculation/verify_maximal.h"
 #include "tests/support/random_model.h"
 
 enum { VOCAB = 151936, DIM = 896, ROWS_MAX = 32, THREADS_MAX = 64, HEADS = 2, KINDS = 4, RUNS = 15 };

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A trajectory is a pure function (DESIGN: weights, prompt, seed, settings): the same run on 1, 2 and
+# A trajectory is a pure function of weights, prompt, seed and settings: the same run on 1, 2 and
 # 3 workers, with and without speculation, with 1 and 2 threads, gives byte-identical trajectories.
 set -u
 DRUMROLL=${DRUMROLL:-build/drumroll}

@@ -22,7 +22,7 @@ QUICKSTART = os.path.join(os.path.dirname(__file__), "..", "..", "configs", "qui
 
 
 def by_formula(o, logp, proximal, behaviour, a):
-    """One token, in doubles: trainer_bridge/objective.h."""
+    """One token, in doubles: trainer_bridge/trainer/objective.h."""
     old = behaviour if o.objective == "clipped" else proximal
     c = 1.0 if o.objective == "clipped" else math.exp(proximal - behaviour)
     c = min(c, o.tis_clip) if o.objective == "tis" else c

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "tests/fuzz/fuzz.h"
-#include "trainer_bridge/frame.h"
+#include "trainer_bridge/wire/frame.h"
 
 enum { LIMIT = 2048 };
 

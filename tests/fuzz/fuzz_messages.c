@@ -7,9 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "scheduler/rank_messages.h"
+#include "scheduler/ranks/rank_messages.h"
 #include "tests/fuzz/fuzz.h"
-#include "trainer_bridge/codec.h"
+#include "trainer_bridge/wire/codec.h"
 
 static void goes_round(const struct trajectory *t)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "policy/utf8.h"
-#include "scheduler/verifier_lines.h"
+#include "scheduler/verifier/verifier_lines.h"
 #include "tests/fuzz/fuzz.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n_bytes)

@@ -47,11 +47,11 @@ library_headers() {
 		grep -nE "$include$header\.h[>\"]" $(sources '\.(c|h)$') /dev/null | grep -vE "^(tests/|$allowed:)" |
 		sed -E "s|^([^:]*:[0-9]+):.*|\1: <$header.h> belongs to ${allowed//\\/} alone|"
 	done <<-'TABLE'
-		mpi scheduler/transport\.[ch]
-		uv trainer_bridge/server[a-z_]*\.[ch]
-		msgpack trainer_bridge/message\.c
-		sqlite3 scheduler/store[a-z_]*\.[ch]
-		cblas trainer_bridge/[a-z_]+\.[ch]
+		mpi scheduler/ranks/transport\.[ch]
+		uv trainer_bridge/server/server[a-z_]*\.[ch]
+		msgpack trainer_bridge/wire/message\.c
+		sqlite3 scheduler/store/store[a-z_]*\.[ch]
+		cblas trainer_bridge/trainer/[a-z_]+\.[ch]
 	TABLE
 }
 

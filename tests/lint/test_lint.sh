@@ -18,10 +18,11 @@ good_tree() {
 		mkdir $folder
 		echo "# $folder" >$folder/README.md
 	done
+	mkdir scheduler/ranks trainer_bridge/wire
 	echo '# no -ffast-math here' >Makefile
 	echo '#include "configs/err.h"' >quant/a.c
 	printf '#include "policy/b.h"\n#include "quant/a.h"\n#include <math.h>\n' >policy/b.c
-	echo '#include <mpi.h>' >scheduler/transport.c
+	echo '#include <mpi.h>' >scheduler/ranks/transport.c
 	echo '#include <sqlite3.h>' >tests/query.c
 }
 
@@ -51,9 +52,9 @@ echo '#include "policy/b.h"' >>quant/a.c;              breaks include_order quan
 echo '#  include "scheduler/x.h"' >rollout/c.h;        breaks include_order rollout/c.h:1:
 echo '#include "tests/support/x.h"' >scheduler/c.c;    breaks include_order scheduler/c.c:1:
 echo '#include "a.h"' >>quant/a.c;                     breaks include_order quant/a.c:2:
-echo '#include <mpi.h>' >scheduler/worker.c;           breaks library_headers scheduler/worker.c:1:
+echo '#include <mpi.h>' >scheduler/ranks/r.c;          breaks library_headers scheduler/ranks/r.c:1:
 echo '#include <uv.h>' >scheduler/loop.c;              breaks library_headers scheduler/loop.c:1:
-echo '#include <msgpack.h>' >trainer_bridge/message.h; breaks library_headers trainer_bridge/message.h:1:
+echo '#include <msgpack.h>' >trainer_bridge/wire/m.h;  breaks library_headers trainer_bridge/wire/m.h:1:
 echo '#  include <sqlite3.h>' >scheduler/top.c;        breaks library_headers scheduler/top.c:1:
 echo '#include <openblas/cblas.h>' >policy/c.c;        breaks library_headers policy/c.c:1:
 echo x >notes.txt;                                     breaks top_level notes.txt:1:

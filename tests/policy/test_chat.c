@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "policy/chat.h"
+#include "policy/chat/chat.h"
 #include "tests/support/tokens_fixture.h"
 
 static const char one[] = "[{\"role\":\"user\",\"content\":\"x\"}]";

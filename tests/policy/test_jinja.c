@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "policy/jinja.h"
+#include "policy/chat/jinja.h"
 #include "tests/support/tokens_fixture.h"
 
 /* Compile and render; the error code.  *text is owned by the caller, NULL on error. */

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "policy/tokenizer.h"
+#include "policy/tokenizer/tokenizer.h"
 #include "tests/support/tokens_fixture.h"
 
 static uint32_t random_state = 1;

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "policy/tokenizer_internal.h"
+#include "policy/tokenizer/tokenizer_internal.h"
 #include "policy/utf8.h"
 #include "tests/support/tokens_fixture.h"
 

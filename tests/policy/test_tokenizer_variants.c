@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "policy/tokenizer.h"
+#include "policy/tokenizer/tokenizer.h"
 #include "tests/support/tokens_fixture.h"
 
 enum { IDS_MAX = 1024 };

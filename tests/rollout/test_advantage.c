@@ -9,7 +9,7 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "rollout/advantage.h"
+#include "rollout/advantage/advantage.h"
 
 enum { MEMBERS_MAX = 16 };
 

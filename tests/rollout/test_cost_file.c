@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "rollout/cost_file.h"
+#include "rollout/speculation/cost_file.h"
 #include "tests/support/random_model.h"
 
 static char path[] = "/tmp/drumroll-costs-XXXXXX";

@@ -12,7 +12,7 @@
 
 #include "configs/config.h"
 #include "rollout/engine.h"
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 #include "tests/support/random_model.h"
 
 enum { CONTEXT = 64, VOCABULARY = 61, N_SAMPLES = 24, N_POLICIES = 3 * N_FORMATS, CASES = 2500 };

@@ -13,8 +13,8 @@
 
 #include "configs/config.h"
 #include "rollout/engine.h"
-#include "rollout/noise.h"
-#include "rollout/sampling.h"
+#include "rollout/sampling/noise.h"
+#include "rollout/sampling/sampling.h"
 #include "rollout/score.h"
 #include "tests/support/random_model.h"
 

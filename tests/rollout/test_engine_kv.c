@@ -11,7 +11,7 @@
 
 #include "configs/config.h"
 #include "rollout/engine.h"
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 #include "tests/support/random_model.h"
 
 enum { N_GROUPS = 6, GROUP_SIZE = 4, N_SAMPLES = N_GROUPS * GROUP_SIZE, CONTEXT = 160, CASES = 120, N_MODES = 3 };

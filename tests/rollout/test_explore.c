@@ -15,7 +15,7 @@
 #include "configs/config.h"
 #include "rollout/engine.h"
 #include "rollout/explore.h"
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 #include "tests/support/random_model.h"
 
 enum { CONTEXT = 96, VERSIONS = 2, GROUPS = 3, POOL = 8, KEEP_MAX = 5, SAMPLES = GROUPS * (POOL + KEEP_MAX), CASES = 60 };

@@ -12,8 +12,8 @@
 
 #include <cmocka.h>
 
-#include "rollout/row_kernels.h"
-#include "rollout/verify_maximal.h"
+#include "rollout/sampling/row_kernels.h"
+#include "rollout/speculation/verify_maximal.h"
 #include "tests/support/counts.h"
 #include "tests/support/random_model.h"
 

@@ -13,9 +13,9 @@
 
 #include "configs/config.h"
 #include "rollout/engine.h"
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 #include "rollout/score.h"
-#include "rollout/verify_maximal.h"
+#include "rollout/speculation/verify_maximal.h"
 #include "tests/support/counts.h"
 #include "tests/support/random_model.h"
 

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "rollout/noise.h"
+#include "rollout/sampling/noise.h"
 
 /* Largest error of gumbel_of_bits against double: 2 ulp of the value or of 1 near its zero. */
 #define GUMBEL_ERROR_MAX 3e-7

@@ -11,8 +11,8 @@
 
 #include "configs/config.h"
 #include "rollout/engine.h"
-#include "rollout/noise.h"
-#include "rollout/sampling.h"
+#include "rollout/sampling/noise.h"
+#include "rollout/sampling/sampling.h"
 #include "tests/support/random_model.h"
 
 enum { DIM = 32, CONTEXT = 96, N_GROUPS = 6, GROUP_SIZE = 4, N_SAMPLES = N_GROUPS * GROUP_SIZE, VERSIONS = 2, CASES = 24, AT_MAX = 20 };

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "rollout/noise.h"
 #include "rollout/prompts.h"
+#include "rollout/sampling/noise.h"
 #include "tests/support/tokens_fixture.h"
 
 /* A tokenizer (with a BOS of <|user|>), a chat, and a folder. */

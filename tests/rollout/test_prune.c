@@ -11,8 +11,8 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "rollout/advantage_pruned.h"
-#include "rollout/noise.h"
+#include "rollout/advantage/advantage_pruned.h"
+#include "rollout/sampling/noise.h"
 
 enum { MEMBERS_MAX = 16, GROUPS = 20000 };
 

@@ -10,8 +10,8 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "rollout/noise.h"
 #include "rollout/quality_head.h"
+#include "rollout/sampling/noise.h"
 
 enum { DIM = 24, PER_STEP = 256 };
 

@@ -9,7 +9,7 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "rollout/reward_kinds.h"
+#include "rollout/reward/reward_kinds.h"
 
 static char empty[] = "";
 

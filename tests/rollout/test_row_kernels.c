@@ -13,8 +13,8 @@
 #include <cmocka.h>
 
 #include "configs/err.h"
-#include "rollout/noise.h"
-#include "rollout/row_kernels.h"
+#include "rollout/sampling/noise.h"
+#include "rollout/sampling/row_kernels.h"
 #include "tests/support/ugly.h"
 
 /* Largest relative error of a mass above 2^-16, where rounding to whole numbers does not show. */

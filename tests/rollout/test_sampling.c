@@ -13,9 +13,9 @@
 
 #include <cmocka.h>
 
-#include "rollout/noise.h"
-#include "rollout/row_kernels.h"
-#include "rollout/sampling.h"
+#include "rollout/sampling/noise.h"
+#include "rollout/sampling/row_kernels.h"
+#include "rollout/sampling/sampling.h"
 #include "tests/support/random_model.h"
 
 /* Largest error of a log-probability against double precision, times 1 + its distance from 0. */

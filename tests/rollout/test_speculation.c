@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "rollout/speculation.h"
+#include "rollout/speculation/speculation.h"
 #include "tests/support/ugly.h"
 
 enum { SESSIONS_MAX = 64, LENGTH_MAX = 16, ROUNDS = 3000, SETTLED = 1000, SEEDS = 2 };

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "rollout/suffix.h"
+#include "rollout/speculation/suffix.h"
 #include "tests/support/ugly.h"
 
 #define FEED(memory, cursor, key, ...) \

@@ -13,8 +13,8 @@
 #include <cmocka.h>
 
 #include "configs/err.h"
-#include "rollout/row_kernels.h"
-#include "rollout/truncation.h"
+#include "rollout/sampling/row_kernels.h"
+#include "rollout/sampling/truncation.h"
 #include "tests/support/ugly.h"
 
 enum { VOCAB_MAX = 151936 };

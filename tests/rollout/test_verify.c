@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "configs/config.h"
-#include "rollout/draft.h"
-#include "rollout/verify.h"
+#include "rollout/speculation/draft.h"
+#include "rollout/speculation/verify.h"
 #include "tests/support/random_model.h"
 
 enum { N_TOKENS = 12, LOGITS_MAX = 64, CONTEXT = 64 };

@@ -16,9 +16,9 @@
 #include "configs/config.h"
 #include "rollout/engine.h"
 #include "rollout/prompts.h"
-#include "rollout/reward.h"
-#include "scheduler/store_read.h"
-#include "scheduler/weight_history.h"
+#include "rollout/reward/reward.h"
+#include "scheduler/store/store_read.h"
+#include "scheduler/store/weight_history.h"
 
 #define RECORDED_MODEL "configs/quickstart"
 

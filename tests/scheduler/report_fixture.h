@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "scheduler/store.h"
+#include "scheduler/store/store.h"
 #include "tests/scheduler/made_up_trajectory.h"
 
 static inline void write_text_file(const char *dir, const char *name, const char *text)

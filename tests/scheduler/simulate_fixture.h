@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "scheduler/simulate.h"
+#include "scheduler/simulate/simulate.h"
 
 /* Latency 0.5 s, a round 0.25 s + 0.125 s a row, no attention, prefill as a row; fixed lengths of 100; groups of 4
  * of the plain estimator; no trainer.  All are sums of powers of two: sums are exact. */

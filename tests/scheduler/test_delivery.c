@@ -26,8 +26,8 @@
 #include <cmocka.h>
 
 #include "policy/weights.h"
-#include "scheduler/store.h"
-#include "scheduler/weight_history.h"
+#include "scheduler/store/store.h"
+#include "scheduler/store/weight_history.h"
 #include "tests/support/bridge_fixture.h"
 #include "tests/support/live_run.h"
 

@@ -12,8 +12,8 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "scheduler/commands.h"
-#include "scheduler/store.h"
+#include "scheduler/commands/commands.h"
+#include "scheduler/store/store.h"
 #include "tests/scheduler/made_up_trajectory.h"
 
 enum { GROUPS = 8, SAMPLES = 3 };

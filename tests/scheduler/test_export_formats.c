@@ -12,11 +12,11 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "scheduler/commands.h"
-#include "scheduler/export_columns.h"
-#include "scheduler/step_range.h"
-#include "scheduler/store.h"
-#include "scheduler/zip_file.h"
+#include "scheduler/commands/commands.h"
+#include "scheduler/export/export_columns.h"
+#include "scheduler/export/zip_file.h"
+#include "scheduler/store/step_range.h"
+#include "scheduler/store/store.h"
 #include "tests/scheduler/made_up_trajectory.h"
 
 enum { GROUPS = 8, SAMPLES = 3, N = GROUPS * SAMPLES };

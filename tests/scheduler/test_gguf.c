@@ -14,8 +14,8 @@
 #include "policy/policy.h"
 #include "policy/rope.h"
 #include "quant/bf16.h"
-#include "scheduler/bench.h"
-#include "scheduler/gguf.h"
+#include "scheduler/bench/bench.h"
+#include "scheduler/bench/gguf.h"
 #include "tests/support/model_dir.h"
 #include "tests/support/random_model.h"
 

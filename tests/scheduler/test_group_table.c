@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "scheduler/group_table.h"
+#include "scheduler/controller/group_table.h"
 
 static void test_finds_what_was_added(void **state)
 {

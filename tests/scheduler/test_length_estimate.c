@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "configs/config.h"
-#include "scheduler/kv_shipping.h"
-#include "scheduler/length_estimate.h"
+#include "scheduler/controller/length_estimate.h"
+#include "scheduler/worker/kv_shipping.h"
 
 enum { SAMPLES = 4, PROMPT = 3 };
 

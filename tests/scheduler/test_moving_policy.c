@@ -11,12 +11,12 @@
 #include <cmocka.h>
 
 #include "configs/config.h"
-#include "rollout/advantage.h"
+#include "rollout/advantage/advantage.h"
 #include "rollout/engine.h"
 #include "rollout/prompts.h"
-#include "rollout/reward.h"
-#include "scheduler/bench_acceptance.h"
-#include "trainer_bridge/policy_update.h"
+#include "rollout/reward/reward.h"
+#include "scheduler/bench/bench_acceptance.h"
+#include "trainer_bridge/trainer/policy_update.h"
 
 #define MODEL "configs/quickstart"
 enum { STEPS = 12, GROUPS = 12, GROUP_SIZE = 9, N_SAMPLES = GROUPS * GROUP_SIZE, KEPT_PROMPTS = 40 };

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "scheduler/patience.h"
+#include "scheduler/controller/patience.h"
 
 static void test_turns_add_up(void **state)
 {

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "scheduler/rank_guard.h"
+#include "scheduler/ranks/rank_guard.h"
 
 enum ending { EXITS, IS_KILLED, HAS_FINALISED, ENDS_ALL };
 enum { WAIT_MS = 20000 };

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "scheduler/rank_messages.h"
+#include "scheduler/ranks/rank_messages.h"
 
 static struct rank_stats some_stats(void)
 {

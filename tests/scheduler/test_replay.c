@@ -12,7 +12,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "scheduler/commands.h"
+#include "scheduler/commands/commands.h"
 #include "tests/scheduler/recorded_run.h"
 #include "tests/support/model_dir.h"
 

@@ -11,8 +11,8 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "scheduler/run_status.h"
-#include "scheduler/top_view.h"
+#include "scheduler/status/run_status.h"
+#include "scheduler/status/top_view.h"
 
 enum { RANKS = 3 };
 

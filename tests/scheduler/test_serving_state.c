@@ -9,7 +9,7 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "scheduler/serving_state.h"
+#include "scheduler/replay/serving_state.h"
 #include "tests/support/model_dir.h"
 
 static void test_what_is_unacknowledged_is_read_back(void **state)

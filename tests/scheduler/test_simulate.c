@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "scheduler/simulate_internal.h"
+#include "scheduler/simulate/simulate_internal.h"
 #include "tests/scheduler/simulate_fixture.h"
 
 /* ---- closed forms ---- */

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "scheduler/step_metrics.h"
+#include "scheduler/controller/step_metrics.h"
 
 static struct trajectory *sample(int n_response, int32_t version, enum finish_reason finish)
 {

@@ -14,7 +14,7 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "scheduler/store.h"
+#include "scheduler/store/store.h"
 #include "tests/scheduler/made_up_trajectory.h"
 
 enum { TRAJECTORIES_MAX = 64 };

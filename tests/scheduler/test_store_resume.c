@@ -14,7 +14,7 @@
 #include <sqlite3.h>
 
 #include "configs/config.h"
-#include "scheduler/store_read.h"
+#include "scheduler/store/store_read.h"
 #include "tests/scheduler/made_up_trajectory.h"
 #include "tests/support/model_dir.h"
 

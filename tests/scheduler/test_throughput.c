@@ -10,8 +10,8 @@
 #include <cmocka.h>
 #include <math.h>
 
-#include "scheduler/throughput_order.h"
-#include "scheduler/throughput_results.h"
+#include "scheduler/throughput/throughput_order.h"
+#include "scheduler/throughput/throughput_results.h"
 
 enum { N = 7 };
 

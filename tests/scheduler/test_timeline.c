@@ -10,7 +10,7 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "scheduler/timeline.h"
+#include "scheduler/status/timeline.h"
 
 static char path[64];
 

@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 #include "scheduler/clock.h"
-#include "scheduler/verifier_log.h"
-#include "scheduler/verifier_pool.h"
+#include "scheduler/verifier/verifier_log.h"
+#include "scheduler/verifier/verifier_pool.h"
 
 enum { TASKS_MAX = 256 };
 static const double HANG_SECONDS = 120; /* then the pool itself hangs */

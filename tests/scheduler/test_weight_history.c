@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "scheduler/weight_history.h"
+#include "scheduler/store/weight_history.h"
 #include "tests/support/model_dir.h"
 #include "tests/support/random_model.h"
 

@@ -14,7 +14,7 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "scheduler/weights_keeper.h"
+#include "scheduler/store/weights_keeper.h"
 #include "tests/support/model_dir.h"
 #include "tests/support/random_model.h"
 

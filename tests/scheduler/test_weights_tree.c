@@ -9,7 +9,7 @@
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
-#include "scheduler/weights_tree.h"
+#include "scheduler/ranks/weights_tree.h"
 #include "tests/support/random_model.h"
 
 enum { RANKS_MAX = 300, FANOUT_MAX = 9 };

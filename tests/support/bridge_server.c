@@ -18,8 +18,8 @@
 #include "tests/support/bridge_fixture.h"
 #include "tests/support/bridge_server.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/address.h"
-#include "trainer_bridge/frame.h"
+#include "trainer_bridge/wire/address.h"
+#include "trainer_bridge/wire/frame.h"
 
 static void pause_ms(int ms)
 {

@@ -6,8 +6,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "trainer_bridge/message.h"
-#include "trainer_bridge/server.h"
+#include "trainer_bridge/server/server.h"
+#include "trainer_bridge/wire/message.h"
 
 enum { BRIDGE_ACKS_MAX = 64 };
 

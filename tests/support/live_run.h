@@ -4,7 +4,7 @@
 
 #include <sys/types.h>
 
-#include "trainer_bridge/client.h"
+#include "trainer_bridge/client/client.h"
 
 struct live_run {
 	pid_t pid;

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "policy/tokenizer.h"
+#include "policy/tokenizer/tokenizer.h"
 #include "policy/utf8.h"
 
 static void require(bool holds, const char *what)

@@ -11,9 +11,9 @@
 
 #include "quant/bf16.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/adamw.h"
-#include "trainer_bridge/learner.h"
-#include "trainer_bridge/objective.h"
+#include "trainer_bridge/trainer/adamw.h"
+#include "trainer_bridge/trainer/learner.h"
+#include "trainer_bridge/trainer/objective.h"
 
 static void assert_near(double found, double expected, double bound)
 {

@@ -12,9 +12,9 @@
 #include <cmocka.h>
 
 #include "rollout/prompts.h"
-#include "rollout/reward.h"
-#include "trainer_bridge/arithmetic_data.h"
-#include "trainer_bridge/tokenizer_build.h"
+#include "rollout/reward/reward.h"
+#include "trainer_bridge/trainer/arithmetic_data.h"
+#include "trainer_bridge/trainer/tokenizer_build.h"
 
 enum { N = 3000 };
 static const char end_token[] = "<|endoftext|>";

@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/auth.h"
-#include "trainer_bridge/sha256.h"
+#include "trainer_bridge/server/auth.h"
+#include "trainer_bridge/wire/sha256.h"
 
 static void check_digest(const uint8_t *digest, const char *hex)
 {

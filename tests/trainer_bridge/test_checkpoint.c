@@ -16,8 +16,8 @@
 
 #include "tests/support/model_dir.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/checkpoint.h"
-#include "trainer_bridge/objective.h"
+#include "trainer_bridge/trainer/checkpoint.h"
+#include "trainer_bridge/trainer/objective.h"
 
 enum { LENGTH = 6 };
 

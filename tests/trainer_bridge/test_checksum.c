@@ -12,7 +12,7 @@
 #include <cpuid.h>
 #endif
 
-#include "trainer_bridge/checksum.h"
+#include "trainer_bridge/wire/checksum.h"
 
 enum { BYTES = 300001 };
 

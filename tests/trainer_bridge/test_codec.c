@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/codec.h"
+#include "trainer_bridge/wire/codec.h"
 
 static struct message *pack(const struct trajectory *t)
 {

@@ -13,8 +13,8 @@
 #include <netinet/in.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/address.h"
-#include "trainer_bridge/frame.h"
+#include "trainer_bridge/wire/address.h"
+#include "trainer_bridge/wire/frame.h"
 
 static void feed(struct frame_reader *reader, const uint8_t *bytes, size_t n_bytes)
 {

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "trainer_bridge/http_request.h"
+#include "trainer_bridge/server/http_request.h"
 
 static int parse(struct http_request *request, const char *text)
 {

@@ -13,8 +13,8 @@
 #include <cmocka.h>
 
 #include "tests/support/random_model.h"
-#include "trainer_bridge/intake.h"
-#include "trainer_bridge/sha256.h"
+#include "trainer_bridge/server/intake.h"
+#include "trainer_bridge/wire/sha256.h"
 
 struct world {
 	struct intake *intake;

@@ -15,11 +15,11 @@
 #include "quant/bf16.h"
 #include "tests/support/model_dir.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/checksum.h"
-#include "trainer_bridge/delta.h"
-#include "trainer_bridge/intake.h"
-#include "trainer_bridge/lora.h"
-#include "trainer_bridge/protocol.h"
+#include "trainer_bridge/server/intake.h"
+#include "trainer_bridge/wire/checksum.h"
+#include "trainer_bridge/wire/delta.h"
+#include "trainer_bridge/wire/lora.h"
+#include "trainer_bridge/wire/protocol.h"
 
 struct world {
 	char dir[MODEL_DIR_PATH_MAX];

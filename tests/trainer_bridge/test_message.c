@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/message.h"
+#include "trainer_bridge/wire/message.h"
 
 static struct message *parse(const char *hex, struct err *err)
 {

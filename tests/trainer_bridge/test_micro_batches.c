@@ -13,7 +13,7 @@
 
 #include "tests/support/bridge_fixture.h"
 #include "tests/support/bridge_server.h"
-#include "trainer_bridge/client.h"
+#include "trainer_bridge/client/client.h"
 
 static struct client *connect_client(const struct bridge_server *bridge, struct client_options options)
 {

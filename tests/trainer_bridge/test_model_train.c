@@ -14,8 +14,8 @@
 #include "quant/bf16.h"
 #include "tests/support/double_model.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/model_train.h"
-#include "trainer_bridge/objective.h"
+#include "trainer_bridge/trainer/model_train.h"
+#include "trainer_bridge/trainer/objective.h"
 
 /* Bounds, several times what was measured on random models. */
 #define GRADIENT_RELATIVE 1e-5  /* against the tensor's largest gradient; measured below 1e-6 */

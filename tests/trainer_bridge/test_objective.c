@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "tests/support/random_model.h"
-#include "trainer_bridge/objective.h"
-#include "trainer_bridge/policy_update.h"
+#include "trainer_bridge/trainer/objective.h"
+#include "trainer_bridge/trainer/policy_update.h"
 
 static const struct objective_options plain = { .clip_low = 0.2f, .clip_high = 0.28f };
 

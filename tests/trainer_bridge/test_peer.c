@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/peer.h"
+#include "trainer_bridge/server/peer.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>

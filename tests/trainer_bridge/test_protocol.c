@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/codec.h"
-#include "trainer_bridge/peer.h"
+#include "trainer_bridge/server/peer.h"
+#include "trainer_bridge/wire/codec.h"
 
 enum { LINE_MAX_BYTES = 4096, ROWS_MAX = 64, N_STEPS = 44 };
 

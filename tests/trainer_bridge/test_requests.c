@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "tests/support/bridge_fixture.h"
-#include "trainer_bridge/peer.h"
+#include "trainer_bridge/server/peer.h"
 
 enum { FRAME_BYTES_MAX = 1 << 20, DAMAGED_ROUNDS = 20000 };
 

@@ -17,7 +17,7 @@
 #include "tests/support/bridge_fixture.h"
 #include "tests/support/bridge_server.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/client.h"
+#include "trainer_bridge/client/client.h"
 
 static struct client *connect_client(const struct bridge_server *bridge, const char *secret, const char *name)
 {

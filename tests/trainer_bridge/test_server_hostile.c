@@ -15,8 +15,8 @@
 
 #include "tests/support/bridge_fixture.h"
 #include "tests/support/bridge_server.h"
-#include "trainer_bridge/client.h"
-#include "trainer_bridge/frame.h"
+#include "trainer_bridge/client/client.h"
+#include "trainer_bridge/wire/frame.h"
 
 static struct bridge_server bridge;
 

@@ -19,7 +19,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "trainer_bridge/server_http.h"
+#include "trainer_bridge/server/server_http.h"
 
 enum { PATIENCE_MS = 400, BIG = 3 << 20 };
 

@@ -19,10 +19,10 @@
 #include "tests/support/bridge_server.h"
 #include "tests/support/model_dir.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/checksum.h"
-#include "trainer_bridge/client.h"
-#include "trainer_bridge/frame.h"
-#include "trainer_bridge/lora.h"
+#include "trainer_bridge/client/client.h"
+#include "trainer_bridge/wire/checksum.h"
+#include "trainer_bridge/wire/frame.h"
+#include "trainer_bridge/wire/lora.h"
 
 #define WORKS(call) do { if (call) fail_msg("%s", err.text); } while (0)
 

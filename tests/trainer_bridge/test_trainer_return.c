@@ -15,10 +15,10 @@
 #include "tests/support/bridge_server.h"
 #include "tests/support/model_dir.h"
 #include "tests/support/random_model.h"
-#include "trainer_bridge/adamw.h"
-#include "trainer_bridge/checkpoint.h"
-#include "trainer_bridge/client.h"
-#include "trainer_bridge/trainer.h"
+#include "trainer_bridge/client/client.h"
+#include "trainer_bridge/trainer/adamw.h"
+#include "trainer_bridge/trainer/checkpoint.h"
+#include "trainer_bridge/trainer/trainer.h"
 
 #define WORKS(call) do { if (call) fail_msg("%s", err.text); } while (0)
 

@@ -12,8 +12,8 @@
 
 #include "configs/config.h"
 #include "rollout/engine.h"
-#include "rollout/noise.h"
-#include "scheduler/bench_model.h"
+#include "rollout/sampling/noise.h"
+#include "scheduler/bench/bench_model.h"
 #include "tests/bench/peer/turns.h"
 #include "tests/support/random_model.h"
 

@@ -22,7 +22,7 @@ sys.dont_write_bytecode = True  # the two modules beside this script leave no __
 from chat_snippets import SNIPPETS, VARIABLES  # noqa: E402
 from chat_templates import CONVERSATIONS, KWARGS, TEMPLATES  # noqa: E402
 
-NOW = datetime(2024, 7, 26, 12)  # JINJA_NOW of policy/jinja.h
+NOW = datetime(2024, 7, 26, 12)  # JINJA_NOW of policy/chat/jinja.h
 
 
 class Generation(jinja2.ext.Extension):
