@@ -142,6 +142,9 @@ static void finalize(struct transport *t)
 	alarm(0);
 }
 
+/* MPI may still read or write what is under way with ranks that are gone: it stays to the end of the process. */
+static struct transport *volatile kept;
+
 void transport_close(struct transport *t, double seconds)
 {
 	double began = MPI_Wtime();
@@ -156,7 +159,10 @@ void transport_close(struct transport *t, double seconds)
 	}
 	if (t->rank == 0 && !has_everybody_left(t)) rank_guard_end_all();
 	finalize(t);
-	if (t->sending || t->receiving) return;
+	if (t->sending || t->receiving) {
+		kept = t;
+		return;
+	}
 	free(t->backlog);
 	free(t->lost);
 	free(t->left);
