@@ -1,4 +1,5 @@
 /* file.c - whole files: mapped for reading, replaced atomically for writing. */
+#define _GNU_SOURCE /* renameat2 */
 #include "policy/file.h"
 
 #include <errno.h>
@@ -82,39 +83,56 @@ static void sync_folder_of(const char *path)
 	close(fd);
 }
 
-static int replace(const char *path, const struct file_part *parts, int n_parts, bool sync, struct err *err)
+/* All parts to a file, new or there already. */
+static int write_parts(const char *path, const struct file_part *parts, int n_parts, bool sync, struct err *err)
 {
-	char beside[PATH_MAX];
-	int length = snprintf(beside, sizeof beside, "%s.tmp-%ld", path, (long)getpid());
-	if (length < 0 || (size_t)length >= sizeof beside)
-		return err_set(err, ERR_TOO_BIG, "path too long: %s", path);
-	int fd = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (fd < 0) return err_set_errno(err, ERR_IO, "cannot create %s", beside);
+	off_t n_bytes = 0;
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0) return err_set_errno(err, ERR_IO, "cannot create %s", path);
 	bool failed = false;
-	for (int i = 0; i < n_parts && !failed; i++)
+	for (int i = 0; i < n_parts && !failed; i++) {
 		failed = write_all(fd, parts[i].bytes, parts[i].n_bytes) != 0;
-	failed = failed || (sync && fsync(fd) != 0);
+		n_bytes += (off_t)parts[i].n_bytes;
+	}
+	failed = failed || ftruncate(fd, n_bytes) != 0 || (sync && fsync(fd) != 0);
 	int saved = errno;
 	if (close(fd) != 0 && !failed) {
 		failed = true;
 		saved = errno;
 	}
-	if (!failed && rename(beside, path) == 0) {
-		if (sync) sync_folder_of(path);
-		return 0;
-	}
-	if (failed) errno = saved;
-	int code = err_set_errno(err, ERR_IO, "cannot write %s", path);
-	unlink(beside);
-	return code;
+	errno = saved;
+	return failed ? err_set_errno(err, ERR_IO, "cannot write %s", path) : 0;
+}
+
+/* Under another name first, which then becomes the file's. */
+static int beside_of(char beside[PATH_MAX], const char *path, const char *ending, struct err *err)
+{
+	int length = snprintf(beside, PATH_MAX, "%s%s", path, ending);
+	return length < 0 || length >= PATH_MAX ? err_set(err, ERR_TOO_BIG, "path too long: %s", path) : 0;
 }
 
 int file_replace(const char *path, const struct file_part *parts, int n_parts, struct err *err)
 {
-	return replace(path, parts, n_parts, true, err);
+	char beside[PATH_MAX], ending[32];
+
+	snprintf(ending, sizeof ending, ".tmp-%ld", (long)getpid());
+	int rc = beside_of(beside, path, ending, err);
+	if (rc) return rc;
+	rc = write_parts(beside, parts, n_parts, true, err);
+	if (!rc && rename(beside, path) != 0) rc = err_set_errno(err, ERR_IO, "cannot write %s", path);
+	if (!rc) sync_folder_of(path);
+	else unlink(beside);
+	return rc;
 }
 
-int file_replace_unsynced(const char *path, const struct file_part *parts, int n_parts, struct err *err)
+int file_swap(const char *path, const struct file_part *parts, int n_parts, struct err *err)
 {
-	return replace(path, parts, n_parts, false, err);
+	char spare[PATH_MAX];
+
+	int rc = beside_of(spare, path, ".spare", err);
+	if (!rc) rc = write_parts(spare, parts, n_parts, false, err);
+	if (rc) unlink(spare);
+	if (rc || renameat2(AT_FDCWD, spare, AT_FDCWD, path, RENAME_EXCHANGE) == 0) return rc;
+	/* the first one, or a file system that cannot exchange */
+	return rename(spare, path) == 0 ? 0 : err_set_errno(err, ERR_IO, "cannot write %s", path);
 }

@@ -29,7 +29,10 @@ struct file_part {
  * the whole new file. */
 int file_replace(const char *path, const struct file_part *parts, int n_parts, struct err *err);
 
-/* The same without waiting for the disk: whole after the death of the process, not after that of the machine. */
-int file_replace_unsynced(const char *path, const struct file_part *parts, int n_parts, struct err *err);
+/* For what is written again and again, without waiting for the disk: to path.spare, which then changes names with path
+ * and is what path was before.  path is whole after the death of the process, not after that of the machine; one writer
+ * at a time.  The pages of both files stay in use: 2 ms instead of 11 for 9 MB on ext4, which begins to write to disk
+ * what a rename puts in place of another file. */
+int file_swap(const char *path, const struct file_part *parts, int n_parts, struct err *err);
 
 #endif

@@ -101,6 +101,37 @@ static void test_goes_on_with_the_same_bits(void **state)
 	release(c, &second);
 }
 
+static size_t size_after(struct learner *learner, int n)
+{
+	struct checkpoint at;
+	struct err err;
+	size_t n_bytes;
+
+	write_after(learner, n);
+	if (checkpoint_read(path, &at, learner, &err)) fail_msg("%s", err.text);
+	assert_int_equal(at.version, n);
+	free(model_dir_get(dir, "trainer.ckpt", &n_bytes));
+	return n_bytes;
+}
+
+/* Two files change places: whatever is left of the one before the last does no harm. */
+static void test_every_one_replaces_the_one_before(void **state)
+{
+	(void)state;
+	struct weights weights;
+	struct learner *learner = fresh(&weights);
+	size_t n_bytes = size_after(learner, 2);
+	assert_int_equal(size_after(learner, 4), n_bytes);
+	unsigned char *longer = calloc(1, n_bytes + 7); /* half written when its writer died, and of a larger model */
+	assert_non_null(longer);
+	model_dir_put(dir, "trainer.ckpt.spare", longer, n_bytes + 7);
+	assert_int_equal(size_after(learner, 6), n_bytes);
+	assert_int_equal(size_after(learner, 8), n_bytes);
+	assert_int_equal(model_dir_count(dir), 2);
+	free(longer);
+	release(learner, &weights);
+}
+
 static void test_damaged_and_foreign_files(void **state)
 {
 	(void)state;
@@ -167,6 +198,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_goes_on_with_the_same_bits, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(test_every_one_replaces_the_one_before, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_damaged_and_foreign_files, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_one_trainer_at_a_time, make_dir, remove_dir),
 	};

@@ -61,7 +61,7 @@ int checkpoint_write(const char *path, const struct checkpoint *checkpoint, stru
 	uint64_t sum = XXH3_64bits_digest(state);
 	XXH3_freeState(state);
 	parts[4].bytes = &sum;
-	return sync ? file_replace(path, parts, 5, err) : file_replace_unsynced(path, parts, 5, err);
+	return sync ? file_replace(path, parts, 5, err) : file_swap(path, parts, 5, err);
 }
 
 static int check_file(const char *path, const struct file_map *map, struct header *header, size_t n, struct err *err)
