@@ -80,6 +80,12 @@ static bool is_generated(const struct controller *c, const char *prompt_id, int6
 	return false;
 }
 
+/* Handed in before, under its epoch: it is taken once, and needs no room. */
+static bool is_known(const struct controller *c, const struct submitted_prompt *p)
+{
+	return p->epoch >= 0 && (prompt_queue_has(&c->desk->queue, p->prompt.id, p->epoch) || is_generated(c, p->prompt.id, p->epoch));
+}
+
 static int on_submit(void *context, const struct request_prompt *prompts, int n, struct request_answer *answer,
                      struct err *err)
 {
@@ -87,23 +93,24 @@ static int on_submit(void *context, const struct request_prompt *prompts, int n,
 	struct request_desk *desk = c->desk;
 	struct submitted_prompt **made;
 	size_t bytes, held_bytes;
-	int held, *sizes;
+	int held, *sizes, n_new = 0;
 
 	if (c->config->data.source == PROMPTS_FROM_FILE)
 		return err_set(err, ERR_UNSUPPORTED, "this run has its prompts from a file: set data.source to trainer or both");
 	if (c->phase == PHASE_FINISH || c->phase == PHASE_OVER)
 		return err_set(err, ERR_STATE, "the run has made its last batch");
-	if (n > room(desk)) return no_room(desk, n, answer, err);
+	if (n > desk->handlers.prompts_max) return no_room(desk, n, answer, err);
 	int rc = make_prompts(desk, prompts, n, &made, &bytes, err);
 	if (rc) return rc;
 	count_held(desk, &held, &held_bytes);
-	bool fits = held_bytes + bytes <= PROMPTS_BYTES_MAX;
+	for (int i = 0; i < n; i++)
+		if (!is_known(c, made[i])) n_new++;
+		else bytes -= made[i]->bytes;
+	bool fits = n_new <= room(desk) && held_bytes + bytes <= PROMPTS_BYTES_MAX;
 	sizes = xmalloc((size_t)n * sizeof *sizes);
 	for (int i = 0; i < n; i++) {
 		struct submitted_prompt *p = made[i];
-		bool known = p->epoch >= 0 && (prompt_queue_has(&desk->queue, p->prompt.id, p->epoch) ||
-		                               is_generated(c, p->prompt.id, p->epoch));
-		if (!fits || known) {
+		if (!fits || is_known(c, p)) {
 			submitted_prompt_free(p);
 			continue;
 		}
