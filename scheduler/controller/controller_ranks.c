@@ -272,7 +272,7 @@ static int look_for_anybody(struct controller *c, struct err *err)
 		some = some || c->ranks[r].life != RANK_IS_ENDED;
 		back = back || c->ranks[r].life == RANK_IS_RESETTING || c->ranks[r].life == RANK_IS_CATCHING_UP;
 	}
-	if (back || c->phase == PHASE_START || c->phase == PHASE_FINISH || c->phase == PHASE_OVER || controller_ranks_serving(c) > 0) {
+	if (back || (c->phase == PHASE_START && some) || c->phase == PHASE_FINISH || c->phase == PHASE_OVER || controller_ranks_serving(c) > 0) {
 		c->alone_since = -1;
 		return 0;
 	}

@@ -489,10 +489,10 @@ static int say_alive(struct worker *w, struct err *err)
 	return rank_message_send(w->transport, 0, w->writer, err);
 }
 
-/* Before START it reads prompts, which may take it long, and says nothing. */
+/* Before START it reads prompts, which may take it long, and says nothing: as long as it would wait for this rank. */
 static int keep_in_touch(struct worker *w, struct err *err)
 {
-	double limit = w->engine ? w->config->cluster.controller_seconds : w->config->run.stall_seconds;
+	double limit = w->engine ? w->config->cluster.controller_seconds : w->config->cluster.start_seconds;
 
 	patience_turn(&w->patience);
 	if (transport_is_broken(w->transport, 0))
@@ -503,7 +503,7 @@ static int keep_in_touch(struct worker *w, struct err *err)
 	}
 	return err_set(err, ERR_TIMEOUT, "rank %d heard nothing from the controller for %.1f s (%s) and ends",
 	               transport_rank(w->transport), w->patience.seconds - w->heard,
-	               w->engine ? "cluster.controller_seconds" : "run.stall_seconds");
+	               w->engine ? "cluster.controller_seconds" : "cluster.start_seconds");
 }
 
 static int pass_weights_on(struct worker *w, bool *busy, struct err *err)
