@@ -132,14 +132,16 @@ void progress_step(const struct step_metrics *m, int64_t steps, double step_seco
 	if ((m->step - 1) % HEADER_EVERY == 0)
 		printf("%10s %7s %6s %8s %7s %9s %9s %6s %9s %7s %7s\n", "step", "reward", "pass", "tokens/s", "accept",
 		       "length", "partials", "stale", "loss", "seconds", "ETA");
-	char step[32], length[32], partial[32], accept[16] = "-", loss[16] = "-";
+	char step[32], length[32], partial[32], reward[16] = "-", pass[16] = "-", accept[16] = "-", loss[16] = "-";
 	snprintf(step, sizeof step, "%lld/%lld", (long long)m->step, (long long)steps);
+	if (m->completed) snprintf(reward, sizeof reward, "%.3f", step_metrics_reward(m));
+	if (m->completed) snprintf(pass, sizeof pass, "%.1f%%", 100 * step_metrics_pass_rate(m));
 	if (m->drafted) snprintf(accept, sizeof accept, "%.3f", step_metrics_acceptance(m));
 	snprintf(length, sizeof length, "%.0f/%d", step_metrics_length_mean(m), step_metrics_length_max(m));
 	snprintf(partial, sizeof partial, "%d/%d", m->resumed, m->put_aside);
 	if (m->has_report) snprintf(loss, sizeof loss, "%.4f", m->report.loss);
-	printf("%10s %7.3f %5.1f%% %8s %7s %9s %9s %6.2f %9s %7.1f %7s\n", step, step_metrics_reward(m),
-	       100 * step_metrics_pass_rate(m), count_text(rate, step_metrics_tokens_per_sec(m)), accept, length, partial,
+	printf("%10s %7s %6s %8s %7s %9s %9s %6.2f %9s %7.1f %7s\n", step, reward, pass,
+	       count_text(rate, step_metrics_tokens_per_sec(m)), accept, length, partial,
 	       m->trajectories ? m->staleness_sum / m->trajectories : 0, loss,
 	       m->rollout_seconds + m->train_seconds + m->broadcast_seconds,
 	       time_text(eta, step_seconds_mean * (double)(steps - m->step)));
@@ -188,7 +190,7 @@ void run_summary_add(struct run_summary *s, const struct step_metrics *m)
 	s->train_seconds += m->train_seconds;
 	s->broadcast_seconds += m->broadcast_seconds;
 	if (m->step == 1) s->reward_first = reward;
-	s->reward_last = reward;
+	if (m->completed > 0) s->reward_last = reward;
 }
 
 void progress_summary(const struct run_summary *s)

@@ -57,7 +57,7 @@ void step_history_add(struct run_summary *s, const char *line)
 		s->broadcast_seconds += number(o, "timing_s/update_weights");
 		s->steps_seconds += number(o, "perf/rollout_time") + number(o, "timing_s/train") + number(o, "timing_s/update_weights");
 		if (step == 1) s->reward_first = number(o, "reward/mean");
-		s->reward_last = number(o, "reward/mean");
+		if (json_is_number(json_object_get(o, "reward/mean"))) s->reward_last = number(o, "reward/mean");
 	}
 	json_decref(o);
 }

@@ -251,6 +251,12 @@ static void put_count(json_t *o, const char *key, int64_t value)
 	json_object_set_new(o, key, json_integer(value));
 }
 
+/* Of a step in which no sample was completed there is none: null, not 0. */
+static void put_mean(json_t *o, const char *key, double value, int n)
+{
+	json_object_set_new(o, key, n > 0 ? json_real(value) : json_null());
+}
+
 static void put_mismatch(json_t *o, const struct step_metrics *m)
 {
 	put(o, "rollout_corr/kl", ratio(m->kl_sum, m->rescored_tokens - m->outside_tokens));
@@ -388,9 +394,9 @@ char *step_metrics_json(const struct step_metrics *m)
 	json_t *o = json_object();
 	put_count(o, "step", m->step);
 	put_count(o, "version", m->version);
-	put(o, "reward/mean", step_metrics_reward(m));
-	put(o, "reward/pass_rate", step_metrics_pass_rate(m));
-	put(o, "reward/delivered_mean", ratio(m->delivered_reward_sum, m->delivered_rewarded));
+	put_mean(o, "reward/mean", step_metrics_reward(m), m->completed);
+	put_mean(o, "reward/pass_rate", step_metrics_pass_rate(m), m->completed);
+	put_mean(o, "reward/delivered_mean", ratio(m->delivered_reward_sum, m->delivered_rewarded), m->delivered_rewarded);
 	put(o, "rollout/response_len/mean", step_metrics_length_mean(m));
 	put_count(o, "rollout/response_len/median", length_quantile(m, 0.5));
 	put_count(o, "rollout/response_len/p90", length_quantile(m, 0.9));
@@ -432,6 +438,7 @@ char *step_metrics_json(const struct step_metrics *m)
 	put(o, "perf/tokens_per_sec", step_metrics_tokens_per_sec(m));
 	put(o, "perf/rollout_time", m->rollout_seconds);
 	put(o, "timing_s/stop", m->stop_seconds);
+	put(o, "timing_s/store", m->store_seconds);
 	put(o, "timing_s/train", m->train_seconds);
 	put(o, "timing_s/update_weights", m->broadcast_seconds);
 	put_count(o, "reward/unscored_groups", m->unscored);

@@ -13,6 +13,7 @@ struct step_metrics {
 	int64_t step, version;
 	double rollout_seconds;   /* step begun until every rank was quiet */
 	double stop_seconds;      /* of them: from the first rank told to stop until all were quiet */
+	double store_seconds;     /* that the controller has spent on the store since it said so in the line before */
 	double train_seconds;     /* batch put until the new version had arrived */
 	double receive_seconds;   /* of that version, from the trainer's first byte to its last */
 	double broadcast_seconds; /* committed until every rank had requantized */
