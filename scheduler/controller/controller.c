@@ -376,7 +376,7 @@ static void batch_acked(void *context, uint64_t batch_id)
 	struct controller *c = context;
 	struct err err;
 	c->last_progress = clock_seconds();
-	if (store_ack_delivery(c->store, batch_id, &err) || store_flush(c->store, &err)) progress_note("the acknowledgement of batch %" PRIu64 " was not stored: %s", batch_id, err.text);
+	if (store_ack_delivery(c->store, batch_id, &err) || controller_flush(c, &err)) progress_note("the acknowledgement of batch %" PRIu64 " was not stored: %s", batch_id, err.text);
 }
 
 static void on_report(void *context, const struct trainer_report *report)
@@ -436,7 +436,8 @@ static int loop(struct controller *c, struct err *err)
 		controller_live_turn(c);
 		if (!rc) rc = controller_do_actions(c, err); /* ranks may have been given up */
 	}
-	return !rc && c->line_waits ? write_step(c, err) : rc; /* no report has come */
+	if (!rc && c->line_waits) rc = write_step(c, err); /* no report has come */
+	return rc ? rc : controller_flush(c, err);
 }
 
 /* ---- opening and closing ---- */
@@ -545,7 +546,10 @@ static void controller_close(struct controller *c, bool well)
 	controller_weights_close(c);
 	controller_requests_close(c);
 	trainer_process_stop(&c->trainer, well ? GOODBYE_SECONDS : 1);
-	if (c->store && store_close(c->store, &err)) fprintf(stderr, "drumroll: %s\n", err.text);
+	struct err last;
+	int lost = c->store && c->groups ? controller_flush(c, &err) : 0;
+	if (c->store && store_close(c->store, &last) && !lost) fprintf(stderr, "drumroll: %s\n", last.text);
+	if (lost) fprintf(stderr, "drumroll: %s\n", err.text);
 	if (c->scheduler) scheduler_close(c->scheduler);
 	if (c->groups) group_table_close(c->groups);
 	length_estimate_close(c->lengths);

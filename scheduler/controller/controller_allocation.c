@@ -88,7 +88,7 @@ int controller_record_allocation(struct controller *c, struct live_group *g, str
 		char *meta = with_decision(c, g, &decision, g->samples[i]->meta);
 		free(g->samples[i]->meta);
 		g->samples[i]->meta = meta;
-		rc = store_put_trajectory(c->store, g->samples[i], STORE_DONE, err);
+		g->unsaved[i] = UNSAVED_ALL; /* the caller saves it */
 	}
 	return rc;
 }

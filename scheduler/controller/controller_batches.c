@@ -18,8 +18,10 @@ int64_t controller_batch_version(const struct controller *c)
 	return next ? c->arriving->version : c->version;
 }
 
-static void stamp_staleness(struct controller *c, struct trajectory *t)
+/* True if they are not what they were. */
+static bool stamp_staleness(const struct controller *c, struct trajectory *t)
 {
+	int32_t before_max = t->staleness_max, before_min = t->staleness_min;
 	int32_t version = (int32_t)controller_batch_version(c), oldest = version, newest = t->n_tokens > t->n_prompt ? -1 : oldest;
 	for (int i = t->n_prompt; i < t->n_tokens; i++) {
 		if (t->versions[i] < oldest) oldest = t->versions[i];
@@ -28,18 +30,27 @@ static void stamp_staleness(struct controller *c, struct trajectory *t)
 	if (newest > version) newest = version; /* resumed from weights older than it was drawn with */
 	t->staleness_max = version - oldest;
 	t->staleness_min = version - newest;
+	return t->staleness_max != before_max || t->staleness_min != before_min;
 }
 
-/* scheduler.stale_action mask: the tokens that lag too much, the first of the response, are out of the loss. */
-static void mask_stale(const struct controller *c, struct trajectory *t)
+/* scheduler.stale_action mask: the tokens that lag too much, the first of the response, are out of the loss.  True if
+ * that changed anything. */
+static bool mask_stale(const struct controller *c, struct trajectory *t)
 {
-	bool any = false;
+	bool any = false, masked = false;
 
+	if (c->config->scheduler.stale_action != STALE_MASK) return false;
 	for (int i = t->n_prompt; i < t->n_tokens; i++) {
-		if (controller_batch_version(c) - t->versions[i] > c->config->scheduler.max_staleness) t->loss_mask[i] = 0;
+		bool stale = controller_batch_version(c) - t->versions[i] > c->config->scheduler.max_staleness;
+		masked |= stale && t->loss_mask[i];
+		if (stale) t->loss_mask[i] = 0;
 		any |= t->loss_mask[i];
 	}
-	if (!any && t->n_tokens > t->n_prompt) t->loss_weight = 0;
+	if (!any && t->n_tokens > t->n_prompt && t->loss_weight != 0) {
+		t->loss_weight = 0;
+		masked = true;
+	}
+	return masked;
 }
 
 /* Another line begins; the one of what was put waits for what the trainer says. */
@@ -61,22 +72,33 @@ static void add_lengths(struct controller *c)
 			if (trajectory_response_length(g->samples[i]) > 0) step_metrics_known(&c->metrics, g->samples[i]);
 }
 
-/* As it goes out: its ages, and what is too old for the loss. */
-static void stamp_group(struct controller *c, struct live_group *g)
-{
-	for (int k = g->first_shipped; k < g->n_samples; k++) {
-		stamp_staleness(c, g->samples[k]);
-		if (c->config->scheduler.stale_action == STALE_MASK) mask_stale(c, g->samples[k]);
-	}
-}
-
-static int store_group(struct controller *c, struct live_group *g, struct err *err)
+int controller_save_group(struct controller *c, struct live_group *g, struct err *err)
 {
 	int rc = 0;
 
 	for (int k = g->first_shipped; k < g->n_samples && !rc; k++) {
+		stamp_staleness(c, g->samples[k]);
+		rc = controller_save(c, g, k, STORE_DONE, err);
+	}
+	return rc;
+}
+
+/* As it goes out: its ages, and what is too old for the loss.  True if it is not what it was. */
+static bool stamp(const struct controller *c, struct trajectory *t)
+{
+	bool aged = stamp_staleness(c, t), masked = mask_stale(c, t);
+	return aged || masked;
+}
+
+/* streamed: it has gone out already, with stamps that count from now on. */
+static int store_group(struct controller *c, struct live_group *g, bool streamed, struct err *err)
+{
+	int rc = 0;
+
+	for (int k = g->first_shipped; k < g->n_samples && !rc; k++) {
+		bool changed = streamed || stamp(c, g->samples[k]);
 		step_metrics_delivered(&c->metrics, g->samples[k]);
-		rc = store_put_again(c->store, g->samples[k], STORE_DELIVERED, err);
+		if (changed || g->unsaved[k]) rc = controller_save(c, g, k, STORE_DONE, err);
 	}
 	if (!rc) rc = store_group_state(c->store, g->id, STORE_DELIVERED, c->step, err);
 	return rc || g->first_shipped == 0 ? rc : store_drop_samples(c->store, g->id, g->first_shipped, err);
@@ -99,18 +121,19 @@ int controller_put_batch(struct controller *c, struct err *err)
 	rc = controller_prune_learn(c, err);
 	for (int i = 0; i < c->n_delivered && !rc; i++) {
 		struct live_group *g = group_table_find(c->groups, c->delivered[i]);
-		if (i >= c->n_streamed) stamp_group(c, g);
 		n += g->n_samples - g->first_shipped;
-		rc = store_group(c, g, err);
+		rc = store_group(c, g, i < c->n_streamed, err);
 	}
 	add_lengths(c);
+	c->metrics.store_seconds = store_seconds(c->store) - c->store_mark;
+	c->store_mark += c->metrics.store_seconds;
 	char *line = step_metrics_json(&c->metrics);
 	if (!rc) rc = store_put_delivery(c->store, batch_id, c->step, c->version, n, line, err);
 	free(line);
 	if (!rc) rc = controller_store_extra(c, err);
 	if (!rc && !c->server) rc = store_ack_delivery(c->store, batch_id, err); /* nobody will */
 	if (!rc && c->server) rc = store_put_number(c->store, STATE_BATCH_OUT, (int64_t)batch_id, err);
-	if (!rc) rc = store_flush(c->store, err);
+	if (!rc && c->server) rc = controller_flush(c, err); /* else it is no news to anybody: committed with what comes next */
 	for (int i = c->n_streamed; i < c->n_delivered && !rc; i++) put_group(c, group_table_find(c->groups, c->delivered[i]));
 	if (!rc && c->server) server_end_batch(c->server, batch_id, c->version);
 	controller_release_delivered(c);
@@ -137,7 +160,7 @@ void controller_stream_group(struct controller *c, uint64_t id)
 	struct live_group *g = group_table_find(c->groups, id);
 
 	if (!c->streams || c->n_streamed + 1 != c->n_delivered) return; /* those that have gone are the first */
-	stamp_group(c, g);
+	for (int k = g->first_shipped; k < g->n_samples; k++) stamp(c, g->samples[k]);
 	put_group(c, g);
 	c->n_streamed++;
 }

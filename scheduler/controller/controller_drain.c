@@ -79,7 +79,7 @@ int controller_drain(struct controller *c, struct err *err)
 		if (!rc && !done) clock_sleep_ms(1);
 	}
 	free(waits);
-	if (!rc) rc = store_flush(c->store, err);
+	if (!rc) rc = controller_flush(c, err);
 	if (rc) return rc;
 	for (int r = 1; r < c->n_ranks; r++) left += c->ranks[r].holding;
 	return err_set(err, ERR_STATE, "stopped by signal %d in step %" PRId64 "; %d samples were put aside, %d as last committed; "

@@ -79,8 +79,9 @@ static int begin_again(struct controller *c, struct live_group *g, const struct 
 		g->samples[t->sample] = t;
 		rc = store_put_trajectory(c->store, t, STORE_PARTIAL, err);
 	}
-	for (int i = 0; i < pool && !rc && c->config->reward.kind == REWARD_PROGRAM; i++)
-		rc = store_put_again(c->store, g->samples[i], STORE_DONE, err); /* now with its reward */
+	bool judged = c->config->reward.kind == REWARD_PROGRAM; /* since it was saved */
+	for (int i = 0; i < pool && !rc; i++)
+		if (judged || g->unsaved[i]) rc = controller_save(c, g, i, STORE_DONE, err);
 	return rc ? rc : store_group_size(c->store, g->id, g->n_samples, err);
 }
 
@@ -120,7 +121,7 @@ int controller_record_exploration(struct controller *c, struct live_group *g, st
 			return err_set(err, ERR_INVALID, "sample %d of group %" PRIu64 " does not say which sample of its pool it was drawn like", i, g->id);
 		explore_note(g->samples[i], explored, g->n_first, rank);
 		step_metrics_again(&c->metrics, explored, g->samples[i]);
-		rc = store_put_trajectory(c->store, g->samples[i], STORE_DONE, err);
+		g->unsaved[i] = UNSAVED_ALL; /* the caller saves it */
 	}
 	step_metrics_fidelity(&c->metrics, before);
 	return rc;

@@ -102,6 +102,7 @@ struct controller {
 	bool batch_is_out;               /* no weights have reached the ranks since the last batch was put */
 	bool batch_is_held;              /* one step off: complete, and put once the weights of the one before are here */
 	bool line_waits;                 /* of the batch before, for the trainer's report */
+	double store_mark;               /* store_seconds() when the last batch was put */
 	double batch_put;                /* when the last was, or a new version arrived for it */
 	struct step_metrics metrics;     /* of the step in the making */
 	struct step_metrics out;         /* of the batch that is with the trainer, until its line is written; step 0: none */
@@ -200,6 +201,8 @@ int controller_rewards_turn(struct controller *c, struct err *err); /* never wai
 
 /* controller_batches.c */
 
+/* The group is kept: stored as it would go out now, so that mostly its state is all that is left to write when it does. */
+int controller_save_group(struct controller *c, struct live_group *g, struct err *err);
 /* Store what is named in delivered, then hand it to the socket; its line of metrics goes to `out`. */
 int controller_put_batch(struct controller *c, struct err *err);
 void controller_release_delivered(struct controller *c);
@@ -254,6 +257,10 @@ int controller_waits_check(struct controller *c, struct err *err);
 /* controller_keep.c */
 int controller_open_directory(struct controller *c, struct err *err); /* a new one, and its store */
 int controller_keep_open(struct controller *c, struct err *err);
+/* A sample with what is known of it now.  Those that were marked in `unsaved` alone are saved by the next flush: most are
+ * scored before, and so written once. */
+int controller_save(struct controller *c, struct live_group *g, int sample, enum store_state state, struct err *err);
+int controller_flush(struct controller *c, struct err *err); /* commits */
 /* The current version, which the ranks have just got: on record, and its weights are kept. */
 int controller_keep_version(struct controller *c, struct err *err);
 /* Now and then: commit, and hear of weights that have been written. */

@@ -1,6 +1,7 @@
 /* controller_keep.c - what must survive the controller, and when.
  *
- * Work becomes durable at a commit (every run.commit_seconds), a batch before anybody sees it, an acknowledgement
+ * Work becomes durable at a commit (every run.commit_seconds; what a sample lacks on record is written then, or when its
+ * group is scored, so most are written once), a batch before anybody sees it, an acknowledgement
  * when it comes, a version's number before anything is drawn with it and its weights some time after.  What a crash
  * finds (of the process; of the machine with run.durability power), and what a resume makes of it:
  *
@@ -57,13 +58,32 @@ int controller_keep_open(struct controller *c, struct err *err)
 	return rc;
 }
 
+int controller_save(struct controller *c, struct live_group *g, int sample, enum store_state state, struct err *err)
+{
+	bool whole = g->unsaved[sample] == UNSAVED_ALL;
+
+	int rc = (whole ? store_put_trajectory : store_put_again)(c->store, g->samples[sample], state, err);
+	if (!rc) g->unsaved[sample] = SAVED;
+	return rc;
+}
+
+int controller_flush(struct controller *c, struct err *err)
+{
+	int rc = 0;
+
+	for (struct live_group *g = group_table_next(c->groups, 0); g && !rc; g = group_table_next(c->groups, g->id + 1))
+		for (int i = 0; i < g->n_samples && !rc; i++)
+			if (g->unsaved[i]) rc = controller_save(c, g, i, g->samples[i]->finish == FINISH_NONE ? STORE_PARTIAL : STORE_DONE, err);
+	return rc ? rc : store_flush(c->store, err);
+}
+
 int controller_keep_version(struct controller *c, struct err *err)
 {
 	const struct weights *weights = &c->current->weights;
 
 	int rc = store_put_version(c->store, c->version, c->step, c->arriving_xxh3, 2 * weights->n_elements, err);
 	if (!rc) rc = store_put_number(c->store, STATE_BATCH_OUT, 0, err);
-	if (!rc) rc = store_flush(c->store, err);
+	if (!rc) rc = controller_flush(c, err);
 	c->trainer_restarts = 0;
 	if (!rc && c->keeper && c->version % c->config->run.keep_weights == 0)
 		weights_keeper_put(c->keeper, c->version, weights);
@@ -82,7 +102,9 @@ int controller_keep_poll(struct controller *c, struct err *err)
 	if (told > 0) rc = store_version_kept(c->store, version, err);
 	if (rc || (told <= 0 && clock_seconds() - c->last_flush < c->config->run.commit_seconds / 2)) return rc;
 	c->last_flush = clock_seconds();
-	return store_flush(c->store, err);
+	rc = controller_flush(c, err);
+	if (!rc) store_tidy(c->store);
+	return rc;
 }
 
 void controller_keep_close(struct controller *c, bool well)

@@ -124,7 +124,8 @@ static int prune_sample(struct controller *c, struct live_group *g, int sample, 
 	g->moving[sample] = false;
 	controller_orphan_settled(c, g, sample);
 	scheduler_on_sample_pruned(c->scheduler, g->id, sample);
-	return store_put_trajectory(c->store, t, STORE_DONE, err);
+	g->unsaved[sample] = UNSAVED_ALL;
+	return controller_save(c, g, sample, STORE_DONE, err);
 }
 
 /* What is known of a sample is all that a decision will know: it was judged, or ended before it could be. */

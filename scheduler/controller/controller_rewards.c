@@ -89,11 +89,16 @@ static int over_budget(struct controller *c, int lost, double budget, const char
 }
 
 /* The sample gets an error instead of a reward. */
-static int take_failure(struct controller *c, struct trajectory *t, const struct verifier_verdict *v, struct err *err)
+static int take_failure(struct controller *c, struct live_group *g, struct trajectory *t, const struct verifier_verdict *v,
+                        struct err *err)
 {
 	const struct config_reward *r = &c->config->reward;
 	bool bad = v->verdict == VERDICT_BAD_DATA;
 	int n = ++c->lost[t->eval][bad];
+
+	/* Until the group is scored it is on record as not judged: a run that is resumed with another verifier asks that. */
+	int rc = g->unsaved[t->sample] ? controller_save(c, g, t->sample, STORE_DONE, err) : 0;
+	if (rc) return rc;
 
 	*(bad ? &c->metrics.judge_bad_data : &c->metrics.judge_failed) += 1;
 	mark(c, t, v->error);
@@ -119,7 +124,7 @@ static int take_verdict(struct controller *c, const struct verifier_verdict *v, 
 		t->reward_steps = v->reward_steps;
 		c->metrics.judged++;
 		c->metrics.judge_seconds += v->seconds;
-	} else rc = take_failure(c, t, v, err);
+	} else rc = take_failure(c, g, t, v, err);
 	if (!rc && g->complete && g->n_judging == 0) rc = controller_score_group(c, g, err);
 	return rc;
 }

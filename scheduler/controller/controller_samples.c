@@ -180,7 +180,7 @@ static int drop_group(struct controller *c, uint64_t id, struct err *err)
 	for (int i = 0; i < g->n_samples; i++) controller_orphan_settled(c, g, i);
 	controller_rewards_forget(c, g);
 	for (int i = 0; i < g->n_samples && !rc; i++)
-		if (trajectory_response_length(g->samples[i]) > 0) rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
+		if (g->unsaved[i] || trajectory_response_length(g->samples[i]) > 0) rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
 	if (!rc) rc = store_group_state(c->store, id, STORE_DROPPED, c->step, err);
 	controller_return_prompt(c, g);
 	group_table_remove(c->groups, id);
@@ -237,9 +237,8 @@ int controller_score_group(struct controller *c, struct live_group *g, struct er
 		keep = keep && !pool;
 		step_metrics_group(&c->metrics, members, n_members, &g->advantage, !keep);
 	}
-	/* What is kept is put as each sample is done, and again when it is delivered. */
-	for (int i = 0; i < g->n_samples && !rc && !keep; i++)
-		rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
+	for (int i = 0; i < g->n_samples && !rc && !keep; i++) rc = controller_save(c, g, i, STORE_DROPPED, err);
+	if (!rc && keep && !g->eval) rc = controller_save_group(c, g, err);
 	if (!rc) rc = store_group_state(c->store, id, keep ? STORE_DONE : STORE_DROPPED, step_in_making(c), err);
 	if (!rc && !keep) group_table_remove(c->groups, id);
 	scheduler_on_group_scored(c->scheduler, id, keep);
@@ -309,8 +308,7 @@ static bool is_around_evaluation(const struct controller *c)
 }
 
 /* The sample has its new state in g; tell the scheduler, and keep what must not be lost. */
-static int result_settled(struct controller *c, struct live_group *g, int sample, uint64_t lease,
-                          enum rank_message type, struct err *err)
+static void result_settled(struct controller *c, struct live_group *g, int sample, uint64_t lease, enum rank_message type)
 {
 	struct trajectory *t = g->samples[sample];
 
@@ -318,25 +316,23 @@ static int result_settled(struct controller *c, struct live_group *g, int sample
 		if (t->finish != FINISH_ERROR) length_estimate_learn(c->lengths, t);
 		controller_rewards_ask(c, g, sample);
 		expect_siblings(c, g);
-		int stored = g->eval ? 0 : store_put_trajectory(c->store, t, STORE_DONE, err);
+		if (!g->eval) g->unsaved[sample] = UNSAVED_ALL;
 		scheduler_on_sample_done(c->scheduler, g->id, sample, lease);
-		return stored;
+		return;
 	}
+	g->unsaved[sample] = UNSAVED_ALL;
 	bool begun = trajectory_response_length(t) > 0, counts = begun && !is_around_evaluation(c) && !c->draining;
 	expect_siblings(c, g);
 	if (type == RANK_RETURNED) {
 		c->metrics.migrated++;
 		g->moving[sample] = true;
 		int64_t oldest = begun ? t->versions[t->n_prompt] : SCHEDULER_NO_TOKENS;
-		if (!scheduler_on_sample_recalled(c->scheduler, g->id, sample, lease, oldest)) /* another rank's increments begin here */
-			return store_put_trajectory(c->store, t, STORE_PARTIAL, err);
+		if (!scheduler_on_sample_recalled(c->scheduler, g->id, sample, lease, oldest)) return;
 	}
 	g->moving[sample] = false;
 	if (counts) t->deferrals++;
 	step_metrics_put_aside(&c->metrics, t);
-	int rc = store_put_trajectory(c->store, t, STORE_PARTIAL, err);
 	if (type == RANK_PARTIAL) scheduler_on_sample_partial(c->scheduler, g->id, sample, lease, oldest_version(t, c->version));
-	return rc;
 }
 
 int controller_on_result(struct controller *c, int rank, const struct message_node *root, enum rank_message type,
@@ -367,8 +363,8 @@ int controller_on_result(struct controller *c, int rank, const struct message_no
 	kv_hold(c, &g->kv[sample], &cargo.kv);
 	if (t->finish == FINISH_ERROR && c->metrics.failed <= FAILURES_SHOWN)
 		progress_note("sample %d of prompt %s failed: %s", sample, t->prompt_id, t->error ? t->error : "no reason given");
-	rc = result_settled(c, g, sample, lease, type, err);
-	return rc || type != RANK_DONE ? rc : controller_prune_settled(c, g, err);
+	result_settled(c, g, sample, lease, type);
+	return type == RANK_DONE ? controller_prune_settled(c, g, err) : 0;
 }
 
 int controller_on_recalled(struct controller *c, int rank, const struct message_node *root, struct err *err)

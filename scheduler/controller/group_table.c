@@ -28,6 +28,7 @@ static void live_group_free(struct live_group *g)
 		free(g->kv);
 		free(g->pruning);
 		free(g->ranks);
+		free(g->unsaved);
 		free(g->moving);
 		free(g->judging);
 		free(g->samples);
@@ -65,6 +66,7 @@ struct live_group *group_table_add(struct group_table *table, uint64_t id, int n
 	g->leases = xcalloc((size_t)n_samples, sizeof *g->leases);
 	g->holders = xcalloc((size_t)n_samples, sizeof *g->holders);
 	g->orphans = xcalloc((size_t)n_samples, sizeof *g->orphans);
+	g->unsaved = xcalloc((size_t)n_samples, sizeof *g->unsaved);
 	g->moving = xcalloc((size_t)n_samples, sizeof *g->moving);
 	g->judging = xcalloc((size_t)n_samples, sizeof *g->judging);
 	g->kv = xcalloc((size_t)n_samples, sizeof *g->kv);
@@ -85,6 +87,7 @@ void group_table_extend(struct live_group *g, int n_more)
 	g->leases = extend(g->leases, g->n_samples, n_more, sizeof *g->leases);
 	g->holders = extend(g->holders, g->n_samples, n_more, sizeof *g->holders);
 	g->orphans = extend(g->orphans, g->n_samples, n_more, sizeof *g->orphans);
+	g->unsaved = extend(g->unsaved, g->n_samples, n_more, sizeof *g->unsaved);
 	g->moving = extend(g->moving, g->n_samples, n_more, sizeof *g->moving);
 	g->judging = extend(g->judging, g->n_samples, n_more, sizeof *g->judging);
 	g->kv = extend(g->kv, g->n_samples, n_more, sizeof *g->kv);

@@ -8,6 +8,9 @@
 #include "rollout/kv_parcel.h"
 #include "scheduler/controller/prompt_queue.h"
 
+/* What the store does not know of a sample yet, and is told before the next commit. */
+enum unsaved { SAVED, UNSAVED_FIELDS /* tokens and segments are there */, UNSAVED_ALL };
+
 struct live_group {
 	uint64_t id;
 	bool eval;
@@ -22,6 +25,7 @@ struct live_group {
 	int *holders;                /* [n_samples], rank of that lease, or of the last one */
 	int *orphans;                /* [n_samples], the rank that was given up with it; 0: none, or answered since */
 	struct kv_parcel *kv;        /* [n_samples], owned: what came back with one that is put aside */
+	unsigned char *unsaved;      /* [n_samples], enum unsaved */
 	bool *moving;                /* [n_samples], recalled from one rank and not leased to another yet */
 	bool *judging;               /* [n_samples], with an external verifier (controller_rewards.c) */
 	int n_judging;

@@ -2,7 +2,8 @@
  *
  * WAL with synchronous=NORMAL: a commit appends to the log, survives the death of the process and
  * costs no fsync; a power cut may lose the last commits but never the file.  Writes begin a
- * transaction when there is none; store_flush commits it.  A clean close leaves a plain single file
+ * transaction when there is none; store_flush commits it.  What moves the log into the file does wait for the disk:
+ * store_tidy, which its owner calls when nobody waits for the store.  A clean close leaves a plain single file
  * that can be read from read-only media.
  */
 #include "scheduler/store/store_internal.h"
@@ -17,14 +18,14 @@
 #include <unistd.h>
 
 #include "configs/config.h"
+#include "scheduler/clock.h"
 
 enum { BUSY_MS = 2000 }; /* how long to wait for another process's short write or checkpoint */
+enum { LOG_PAGES = 1000, LOG_PAGES_MAX = 32000 }; /* of 4 KiB, in the log: worth moving; too many to wait for a call */
 
 int store_fail(struct store *store, const char *doing, struct err *err)
 {
 	const char *why = sqlite3_errmsg(store->db);
-	if (!store->db || sqlite3_get_autocommit(store->db)) /* no memory to open it; a full disk rolls back */
-		store->in_transaction = false;
 	switch (sqlite3_errcode(store->db)) {
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
@@ -55,19 +56,38 @@ int store_execute(struct store *store, const char *sql, const char *doing, struc
 	return 0;
 }
 
+int store_begin(struct store *store, const char *doing, struct err *err)
+{
+	if (store->lost)
+		return err_set(err, ERR_STATE, "%s %s: an earlier write failed, and what was not committed before is lost", doing,
+		               store->path);
+	if (!store->in_transaction && store_execute(store, "BEGIN IMMEDIATE", doing, err))
+		return err->code;
+	store->in_transaction = true;
+	return 0;
+}
+
+void store_give_up(struct store *store)
+{
+	if (!store->in_transaction)
+		return;
+	sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL); /* fails where a full disk has rolled back already */
+	store->in_transaction = false;
+	store->lost = true;
+}
+
 int store_run(struct store *store, enum statement which, const char *doing, struct err *err)
 {
 	sqlite3_stmt *statement = store->statements[which];
-	int code = 0;
-	if (!store->in_transaction)
-		code = store_execute(store, "BEGIN IMMEDIATE", doing, err);
-	if (code == 0) {
-		store->in_transaction = true;
-		if (sqlite3_step(statement) != SQLITE_DONE)
-			code = store_fail(store, doing, err);
-	}
+	double began = clock_seconds();
+	int code = store_begin(store, doing, err);
+	if (code == 0 && sqlite3_step(statement) != SQLITE_DONE)
+		code = store_fail(store, doing, err);
 	sqlite3_reset(statement);
+	if (code)
+		store_give_up(store);
 	sqlite3_clear_bindings(statement);
+	store->seconds += clock_seconds() - began;
 	return code;
 }
 
@@ -153,6 +173,14 @@ static void store_release(struct store *store)
 	free(store);
 }
 
+static int count_log_pages(void *context, sqlite3 *db, const char *name, int n)
+{
+	struct store *store = context;
+	(void)db, (void)name;
+	store->log_pages = n;
+	return SQLITE_OK;
+}
+
 /* flags: SQLITE_OPEN_CREATE or 0 */
 static int store_open_writer(struct store *store, const char *run_dir, int flags, struct err *err)
 {
@@ -165,6 +193,7 @@ static int store_open_writer(struct store *store, const char *run_dir, int flags
 		return err->code;
 	if (version != 0 && store_schema_migrate(store, version, err))
 		return err->code;
+	sqlite3_wal_hook(store->db, count_log_pages, store); /* SQLite's own would move it in the middle of a commit */
 	return store_prepare(store, err);
 }
 
@@ -253,14 +282,38 @@ int store_open_existing(struct store **store, const char *run_dir, struct err *e
 int store_flush(struct store *store, struct err *err)
 {
 	struct timespec now;
-	if (!store->in_transaction)
+	if (!store->in_transaction && !store->lost)
 		return 0;
 	clock_gettime(CLOCK_REALTIME, &now);
-	if (store_put_number(store, STATE_COMMITTED, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, err) ||
-	    store_execute(store, "COMMIT", "cannot write", err))
+	if (store_put_number(store, STATE_COMMITTED, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, err))
 		return err->code;
+	double began = clock_seconds();
+	int code = store_execute(store, "COMMIT", "cannot write", err);
+	store->seconds += clock_seconds() - began;
+	if (code)
+		store_give_up(store);
+	if (code)
+		return code;
 	store->in_transaction = false;
+	if (store->log_pages >= LOG_PAGES_MAX)
+		store_tidy(store);
 	return 0;
+}
+
+void store_tidy(struct store *store)
+{
+	double began = clock_seconds();
+	if (store->in_transaction || store->log_pages < LOG_PAGES)
+		return;
+	/* What cannot be moved, because somebody reads it or the disk is full, stays in the log. */
+	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	store->log_pages = 0; /* until the next commit counts again */
+	store->seconds += clock_seconds() - began;
+}
+
+double store_seconds(const struct store *store)
+{
+	return store->seconds;
 }
 
 int store_close(struct store *store, struct err *err)
@@ -298,17 +351,6 @@ int store_group_size(struct store *store, uint64_t group_id, int32_t n_samples, 
 	return store_run(store, GROUP_SIZE, "cannot write a group's size to", err);
 }
 
-/* Of a group's first n trajectories. */
-static int set_states(struct store *store, uint64_t group_id, int n, enum store_state state, struct err *err)
-{
-	sqlite3_stmt *trajectories = store->statements[GROUP_TRAJECTORIES];
-
-	sqlite3_bind_int64(trajectories, 1, (int64_t)trajectory_id(group_id, 0));
-	sqlite3_bind_int64(trajectories, 2, (int64_t)trajectory_id(group_id, n - 1));
-	sqlite3_bind_int(trajectories, 3, (int)state);
-	return store_run(store, GROUP_TRAJECTORIES, "cannot write a group's state to", err);
-}
-
 int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step,
                       struct err *err)
 {
@@ -318,14 +360,16 @@ int store_group_state(struct store *store, uint64_t group_id, enum store_state s
 	sqlite3_bind_int64(group, 1, (int64_t)group_id);
 	sqlite3_bind_int(group, 2, (int)state);
 	sqlite3_bind_int64(group, 3, step);
-	if (store_run(store, GROUP_STATE, "cannot write a group's state to", err))
-		return err->code;
-	return set_states(store, group_id, TRAJECTORY_SAMPLES_MAX, state, err);
+	return store_run(store, GROUP_STATE, "cannot write a group's state to", err);
 }
 
 int store_drop_samples(struct store *store, uint64_t group_id, int n, struct err *err)
 {
-	return store->off ? 0 : set_states(store, group_id, n, STORE_DROPPED, err);
+	if (store->off)
+		return 0;
+	sqlite3_bind_int64(store->statements[DROP_SAMPLES], 1, (int64_t)trajectory_id(group_id, 0));
+	sqlite3_bind_int64(store->statements[DROP_SAMPLES], 2, (int64_t)trajectory_id(group_id, n - 1));
+	return store_run(store, DROP_SAMPLES, "cannot write a group's state to", err);
 }
 
 int store_put_increment(struct store *store, uint64_t trajectory_id, const struct segment *segment,

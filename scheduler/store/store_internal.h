@@ -6,7 +6,8 @@
 
 #include "scheduler/store/store.h"
 
-enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STORE_PATH_MAX = 4096 };
+enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STORE_PATH_MAX = 4096,
+       STORE_PROMPTS_KNOWN = 256 };
 
 /* X(kind, column, field of struct trajectory): what a row holds beside its prompt, state, checksum and
  * arrays.  REAL columns have no declared type: SQLite would store a declared -0.0 as 0. */
@@ -62,7 +63,7 @@ enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STOR
 	X(PUT_GROUP, "INSERT OR REPLACE INTO groups VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7)") \
 	X(GROUP_STATE, "UPDATE groups SET state = ?2, step = ?3 WHERE id = ?1") \
 	X(GROUP_SIZE, "UPDATE groups SET n_samples = ?2 WHERE id = ?1") \
-	X(GROUP_TRAJECTORIES, "UPDATE trajectories SET state = ?3 WHERE id BETWEEN ?1 AND ?2 AND state <> ?3") \
+	X(DROP_SAMPLES, "UPDATE trajectories SET state = 3 WHERE id BETWEEN ?1 AND ?2") \
 	X(PUT_PROMPT, "INSERT OR IGNORE INTO prompts VALUES (?1, ?2, ?3, ?4)") \
 	X(PUT_TRAJECTORY, STORE_SQL_PUT_TRAJECTORY) \
 	X(CLEAR_SEGMENTS, "DELETE FROM segments WHERE trajectory = ?1") \
@@ -82,15 +83,19 @@ enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STOR
 #define STORE_COLUMN(kind, column, field) ", " #column
 #define STORE_ARRAY(column, field, bytes) ", " #column
 #define STORE_VALUE(...) ", ?"
-#define STORE_TRAJECTORY_NAMES \
-	"id, prompt, state, checksum" TRAJECTORY_COLUMNS(STORE_COLUMN) TRAJECTORY_ARRAYS(STORE_ARRAY) \
+#define STORE_TRAJECTORY_NAMES(state) \
+	"id, prompt, " state ", checksum" TRAJECTORY_COLUMNS(STORE_COLUMN) TRAJECTORY_ARRAYS(STORE_ARRAY) \
 	TRAJECTORY_OPTIONAL_ARRAYS(STORE_ARRAY)
 #define STORE_SQL_PUT_TRAJECTORY \
-	"INSERT OR REPLACE INTO trajectories (" STORE_TRAJECTORY_NAMES ") VALUES (?, ?, ?, ?" \
+	"INSERT OR REPLACE INTO trajectories (" STORE_TRAJECTORY_NAMES("state") ") VALUES (?, ?, ?, ?" \
 	TRAJECTORY_COLUMNS(STORE_VALUE) TRAJECTORY_ARRAYS(STORE_VALUE) TRAJECTORY_OPTIONAL_ARRAYS(STORE_VALUE) ")"
+/* Of a trajectory t: what became of its group, unless it was dropped by itself.  So a group of any size is delivered by
+ * writing one row. */
+#define STORE_SQL_STATE \
+	"coalesce((SELECT g.state FROM groups g WHERE g.id = t.group_id AND g.state >= 2 AND t.state <> 3), t.state)"
 #define STORE_SQL_GET_TRAJECTORIES \
-	"SELECT " STORE_TRAJECTORY_NAMES ", prompt_id, answer, meta " \
-	"FROM trajectories LEFT JOIN prompts ON key = prompt WHERE id BETWEEN ?1 AND ?2 ORDER BY id"
+	"SELECT " STORE_TRAJECTORY_NAMES(STORE_SQL_STATE) ", prompt_id, answer, meta " \
+	"FROM trajectories t LEFT JOIN prompts ON key = prompt WHERE id BETWEEN ?1 AND ?2 ORDER BY id"
 
 enum statement {
 #define X(name, sql) name,
@@ -106,6 +111,10 @@ struct store {
 	char path[STORE_PATH_MAX]; /* of the database */
 	int lock;                  /* descriptor of drumroll.lock, -1 for a reader */
 	bool in_transaction;
+	bool lost;                 /* a transaction was rolled back: what is put now may build on it, so nothing is */
+	double seconds;            /* spent in writing */
+	int log_pages;             /* in the write-ahead log after the last commit */
+	uint64_t prompts[STORE_PROMPTS_KNOWN]; /* keys that are there, each where it hashes to */
 	bool off;                  /* of what is put, only metrics are kept */
 };
 
@@ -114,6 +123,11 @@ int store_fail(struct store *store, const char *doing, struct err *err);
 
 /* SQL without results. */
 int store_execute(struct store *store, const char *sql, const char *doing, struct err *err);
+
+/* The transaction is begun if there is none; refused once one was lost. */
+int store_begin(struct store *store, const char *doing, struct err *err);
+/* Of a write that failed within a transaction: all of it is taken back, so that no half of it is ever committed. */
+void store_give_up(struct store *store);
 
 /* Run a bound statement that returns no rows, inside the current transaction (begun if there is none),
  * and unbind it. */

@@ -28,13 +28,11 @@ static int prepare(struct store *store, const char *sql, sqlite3_stmt **statemen
 /* A bound statement without results, in the store's transaction. */
 static int run(struct store *store, sqlite3_stmt *statement, struct err *err)
 {
-	int rc = store->in_transaction ? 0 : store_execute(store, "BEGIN IMMEDIATE", cannot_write, err);
+	int rc = store_begin(store, cannot_write, err);
 
-	if (!rc) {
-		store->in_transaction = true;
-		if (sqlite3_step(statement) != SQLITE_DONE) rc = store_fail(store, cannot_write, err);
-	}
+	if (!rc && sqlite3_step(statement) != SQLITE_DONE) rc = store_fail(store, cannot_write, err);
 	sqlite3_finalize(statement);
+	if (rc) store_give_up(store);
 	return rc;
 }
 

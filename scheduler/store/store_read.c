@@ -183,7 +183,7 @@ int store_get_trajectory(struct store *store, uint64_t id, struct trajectory **t
 	int rc = store_each_between(store, id, id, take_one, &found, err);
 	if (!rc && !found.trajectory)
 		rc = err_set(err, ERR_MISSING, "%s: trajectory %llu is not there (any more)", store->path, (unsigned long long)id);
-	if (!rc && found.state == STORE_PARTIAL)
+	if (!rc && found.trajectory->finish == FINISH_NONE)
 		rc = read_number(store, "SELECT count(*) FROM sqlite_master WHERE name = 'increments'", 0, &in_flight, err);
 	if (!rc && in_flight) rc = store_add_increments(store, found.trajectory, err);
 	if (rc) trajectory_free(found.trajectory);

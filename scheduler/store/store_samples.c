@@ -36,7 +36,7 @@ int store_each_sample(struct store *store, int (*each)(void *context, const stru
                       void *context, struct err *err)
 {
 	static const char sql[] =
-		"SELECT t.id, t.state, CASE WHEN g.state < 2 THEN -1 ELSE coalesce(g.step, -1) END, t.eval, t.n_tokens - t.n_prompt,"
+		"SELECT t.id, " STORE_SQL_STATE ", CASE WHEN g.state < 2 THEN -1 ELSE coalesce(g.step, -1) END, t.eval, t.n_tokens - t.n_prompt,"
 		" t.finish, t.deferrals, t.has_reward, t.reward, t.reward_answer, t.has_advantage, t.advantage, t.pivot, t.staleness_max, t.reward_seconds, t.group_id,"
 		" t.n_prompt + t.max_tokens"
 		" FROM trajectories t LEFT JOIN groups g ON g.id = t.group_id ORDER BY t.id";

@@ -3,6 +3,7 @@
  *   sqlite3 RUN_DIR/drumroll.db 'SELECT step, avg(reward) FROM trajectories t JOIN groups g
  *           ON t.group_id = g.id WHERE NOT t.eval GROUP BY step'
  *
+ * states: enum store_state; a trajectory that was not dropped by itself (3) goes with its group once that has 2 or 3.
  * Unsigned 64-bit values (seeds, checksums) are stored as the signed integer of the same bits.
  */
 #include "scheduler/store/store_internal.h"

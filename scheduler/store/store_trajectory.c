@@ -21,14 +21,21 @@ static uint64_t prompt_key(const struct trajectory *trajectory)
 	return key;
 }
 
+/* The samples of a group share it: most are known to be there. */
 static int put_prompt(struct store *store, const struct trajectory *trajectory, uint64_t key, struct err *err)
 {
 	sqlite3_stmt *statement = store->statements[PUT_PROMPT];
+	uint64_t *known = &store->prompts[key % STORE_PROMPTS_KNOWN];
+	if (*known == key)
+		return 0;
 	sqlite3_bind_int64(statement, 1, (int64_t)key);
 	sqlite3_bind_text(statement, 2, trajectory->prompt_id, -1, SQLITE_STATIC);
 	sqlite3_bind_text(statement, 3, trajectory->answer, -1, SQLITE_STATIC);
 	sqlite3_bind_text(statement, 4, trajectory->meta, -1, SQLITE_STATIC);
-	return store_run(store, PUT_PROMPT, "cannot write a prompt to", err);
+	if (store_run(store, PUT_PROMPT, "cannot write a prompt to", err))
+		return err->code;
+	*known = key;
+	return 0;
 }
 
 static int put_segments(struct store *store, const struct trajectory *trajectory, struct err *err)

@@ -2,7 +2,9 @@
 # What durability costs: the same run with run.durability off, process and power in turn, REPEATS (4) times.
 #   rollouts   no trainer, batches of 256 samples in 40 ms: 30 times what a store usually gets
 #   training   the reference trainer in the loop: weights and its checkpoint are kept as well, 9 + 1.5 MB a step
-# Prints trajectories per second of steps, medians over the repetitions, and the ratio to off.
+# Prints microseconds per generated token, the median over all steps of all runs (a busy neighbour on the machine is
+# in few of them), the least and greatest median of a run, the difference to off, and the share of the run's time that
+# the controller spent in the store (timing_s/store: most of it beside the ranks' work).
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 DRUMROLL=${DRUMROLL:-build/drumroll}
@@ -16,32 +18,30 @@ one() {
 		--set data.eval_prompts= "${@:4}" >"$dir.log" 2>&1 || { tail -n 3 "$dir.log" >&2; exit 1; }
 	python3 - "$dir" "$1" "$2" >>"$tmp/results" <<'PY'
 import json, sys
-m = [json.loads(line) for line in open(sys.argv[1] + "/metrics.jsonl")][1:]
-s = json.load(open(sys.argv[1] + "/summary.json"))
-seconds = s["seconds"]
-print(sys.argv[2], sys.argv[3], sum(x["rollout/trajectories"] for x in m) / seconds, sum(x["rollout/tokens"] for x in m) / seconds)
+lines = [json.loads(line) for line in open(sys.argv[1] + "/metrics.jsonl")]
+share = sum(x["timing_s/store"] for x in lines) / json.load(open(sys.argv[1] + "/summary.json"))["seconds"]
+steps = [1e6 * (x["perf/rollout_time"] + x["timing_s/train"] + x["timing_s/update_weights"]) / x["rollout/tokens"] for x in lines[2:]]
+print(sys.argv[2], sys.argv[3], share, *steps)
 PY
 	rm -rf "$dir"
 }
 for i in $(seq "${REPEATS:-4}"); do
-	for durability in off process power; do
+	for durability in $([ $((i % 2)) = 1 ] && echo off process power || echo power process off); do
 		one rollouts $durability "${STEPS:-60}" --set trainer.kind=none --set scheduler.groups_per_step=28
-		[ "${CASES:-both}" = rollouts ] || one training $durability "${TRAIN_STEPS:-8}"
+		[ "${CASES:-both}" = rollouts ] || one training $durability "${TRAIN_STEPS:-10}"
 	done
 done
 python3 - "$tmp/results" <<'PY'
 import statistics, sys
-rates = {}
+runs, share = {}, {}
 for line in open(sys.argv[1]):
-    case, durability, trajectories, tokens = line.split()
-    rates.setdefault((case, durability), []).append((float(trajectories), float(tokens)))
-for case in ("rollouts", "training"):
-    for durability in ("off", "process", "power"):
-        r = rates.get((case, durability))
-        if not r:
-            continue
-        median = statistics.median(x[0] for x in r)
-        base = statistics.median(x[0] for x in rates[case, "off"])
-        print(f"{case:9} {durability:8} {median:9.1f} trajectories/s, {statistics.median(x[1] for x in r):9.0f} tokens/s, "
-              f"{100 * (median / base - 1):+6.2f} % ({min(x[0] for x in r):.0f} to {max(x[0] for x in r):.0f})")
+    case, durability, store, *steps = line.split()
+    runs.setdefault((case, durability), []).append([float(x) for x in steps])
+    share.setdefault((case, durability), []).append(float(store))
+for (case, durability), found in runs.items():
+    pooled = statistics.median(x for run in found for x in run)
+    off = statistics.median(x for run in runs[case, "off"] for x in run)
+    medians = [statistics.median(run) for run in found]
+    print(f"{case:9} {durability:8} {pooled:8.2f} us/token ({min(medians):.2f} to {max(medians):.2f}), {100 * (pooled / off - 1):+6.2f} %; "
+          f"{100 * statistics.median(share[case, durability]):.2f} % in the store")
 PY

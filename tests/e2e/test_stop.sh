@@ -35,7 +35,7 @@ for signal in INT TERM; do
 	if [[ $text == *" 0 as last committed; go on with: mpirun -n 3 drumroll run --resume $TEST_TMP/$signal" ]]; then
 		echo "ok SIG$signal: everything in flight is put aside, and the last words say how to go on"
 	else tail -n 4 "$TEST_TMP/$signal.log"; echo "not ok SIG$signal: everything in flight is put aside, and the last words say how to go on"; fi
-	if [ "$(sql "$TEST_TMP/$signal" 'SELECT count(*) FROM trajectories WHERE state < 2')" -gt 0 ] && grep -q '"status": "stopped"' "$TEST_TMP/$signal/summary.json"
+	if [ "$(sql "$TEST_TMP/$signal" 'SELECT count(*) FROM trajectories t JOIN groups g ON g.id = t.group_id WHERE g.state < 2')" -gt 0 ] && grep -q '"status": "stopped"' "$TEST_TMP/$signal/summary.json"
 	then echo "ok SIG$signal: what was put aside is in the store"; else echo "not ok SIG$signal: what was put aside is in the store"; fi
 	resumed "$signal"
 done
@@ -65,10 +65,10 @@ else ls "$TEST_TMP/out"; echo "not ok an interrupted command leaves no file behi
 # A disk that fills up, then one that cannot be written at all: needs the right to mount.
 disk="$TEST_TMP/disk"
 mkdir "$disk"
-if ! mount -t tmpfs -o size=400k tmpfs "$disk" 2>/dev/null; then echo "skip full disk no right to mount a tmpfs"; exit 0; fi
+if ! mount -t tmpfs -o size=1m tmpfs "$disk" 2>/dev/null; then echo "skip full disk no right to mount a tmpfs"; exit 0; fi
 trap 'umount "$disk"' EXIT
 timeout 100 mpirun -n 3 "$DRUMROLL" run $Q/run.yaml --set run.dir="$disk/run" --set run.steps=400 --set trainer.kind=none \
-	--set data.eval_prompts= --set scheduler.groups_per_step=4 >"$TEST_TMP/full.log" 2>&1
+	--set data.eval_prompts= --set scheduler.groups_per_step=4 --set run.commit_seconds=0.1 >"$TEST_TMP/full.log" 2>&1
 status=$?
 if [ $status -ne 0 ] && [ $status -lt 124 ] && grep -q "the disk is full" "$TEST_TMP/full.log"; then echo "ok a full disk stops the run and says so"
 else tail -n 4 "$TEST_TMP/full.log"; echo "not ok a full disk stops the run and says so (status $status)"; fi

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 
 #include "scheduler/store/store.h"
+#include "scheduler/store/store_read.h"
 #include "tests/scheduler/made_up_trajectory.h"
 
 enum { TRAJECTORIES_MAX = 64 };
@@ -171,19 +173,39 @@ static void test_a_record_is_replaced_with_its_segments(void **state)
 	found_free(&found);
 }
 
+static int sample_state_matches(void *context, const struct stored_sample *sample, struct err *err)
+{
+	struct found *found = context;
+	(void)err;
+	assert_int_equal(sample->state, found->states[found->n++]);
+	return 0;
+}
+
+/* Delivered or dropped with their group, but those that were dropped by themselves. */
 static void test_group_state_is_that_of_its_trajectories(void **state)
 {
 	(void)state;
+	const enum store_state expected[] = {STORE_DONE, STORE_DONE, STORE_DONE, STORE_DROPPED, STORE_DELIVERED, STORE_DELIVERED,
+	                                     STORE_DROPPED, STORE_DROPPED, STORE_DROPPED, STORE_DELIVERED, STORE_DELIVERED,
+	                                     STORE_DELIVERED};
 	struct found found = {0};
 	struct store *store = opened();
-	for (uint64_t group = 1; group <= 3; group++)
+	for (uint64_t group = 1; group <= 4; group++)
 		well(store_put_group(store, group, "p", 0, 3, false, group, &well_err));
-	put_some(store, 9, 1);
+	put_some(store, 12, 1);
+	well(store_group_state(store, 1, STORE_DONE, 4, &well_err));
 	well(store_group_state(store, 2, STORE_DELIVERED, 4, &well_err));
+	well(store_drop_samples(store, 2, 1, &well_err));
+	well(store_group_state(store, 3, STORE_DROPPED, 4, &well_err));
+	well(store_group_state(store, 4, STORE_DELIVERED, 5, &well_err));
 	well(store_each_trajectory(store, collect, &found, &well_err));
-	assert_int_equal(found.n, 9);
-	for (int i = 0; i < 9; i++)
-		assert_int_equal(found.states[i], i / 3 == 1 ? STORE_DELIVERED : STORE_DONE);
+	assert_int_equal(found.n, 12);
+	for (int i = 0; i < 12; i++)
+		assert_int_equal(found.states[i], expected[i]);
+	struct found samples = {0};
+	memcpy(samples.states, expected, sizeof(expected));
+	well(store_each_sample(store, sample_state_matches, &samples, &well_err));
+	assert_int_equal(samples.n, 12);
 	well(store_close(store, &well_err));
 	found_free(&found);
 }
@@ -258,6 +280,35 @@ static int stop_at_third(void *context, const struct trajectory *trajectory, enu
 	(void)trajectory;
 	(void)state;
 	return ++*(int *)context == 3 ? 42 : 0;
+}
+
+/* What comes after a transaction that was rolled back may build on what it held. */
+static void test_nothing_is_put_on_top_of_what_was_lost(void **state)
+{
+	(void)state;
+	struct err err;
+	struct stat status;
+	struct rlimit before, small;
+	char path[300];
+	struct store *store = opened();
+	put_some(store, 3, 1);
+	well(store_flush(store, &well_err));
+	snprintf(path, sizeof(path), "%s-wal", database_path());
+	assert_int_equal(stat(path, &status), 0);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	small = before;
+	small.rlim_cur = (rlim_t)status.st_size + 4096; /* as a full disk: there is room for less than a commit */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	put_some(store, 30, 10);
+	int code = store_flush(store, &err);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	assert_int_equal(code, ERR_IO);
+	assert_refused(store_put_group(store, 40, "p", 0, 3, false, 40, &err), ERR_STATE, &err, "an earlier write failed");
+	assert_refused(store_close(store, &err), ERR_STATE, &err, "an earlier write failed");
+	store = opened_to_read();
+	assert_int_equal(count_stored(store), 3);
+	well(store_close(store, &well_err));
 }
 
 static void test_the_callback_can_end_the_walk(void **state)
@@ -449,6 +500,7 @@ int main(void)
 		CASE(test_the_other_tables_take_rows),
 		CASE(test_flush_commits_what_was_gathered),
 		CASE(test_a_crash_loses_nothing_flushed),
+		CASE(test_nothing_is_put_on_top_of_what_was_lost),
 		CASE(test_the_callback_can_end_the_walk),
 		CASE(test_missing_and_wrong_places),
 		CASE(test_a_read_only_directory),
