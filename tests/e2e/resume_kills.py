@@ -25,6 +25,7 @@ n_kills, seed = int(sys.argv[4]), int(sys.argv[5])
 sets = sys.argv[6:]
 rng = random.Random(seed)
 COMMIT = 0.4
+SLACK = 0.5 if os.environ.get("VARIANT", "release") == "release" else 2.0  # a round of scalar kernels under a sanitizer takes that long
 START_SECONDS = 2  # from the banner to the first samples: kept weights go to the ranks
 N_STEPS = 3 + n_kills
 N_GROUPS = 2
@@ -295,7 +296,7 @@ def main():
         lost, resumed = kill_often(run)
         check(run, plain, run.finish())
         if lost:
-            say(max(lost) <= COMMIT + 0.5, f"at most a commit interval of {COMMIT} s was not stored (and 0.5 s for a busy machine): {max(lost):.3f} s")
+            say(max(lost) <= COMMIT + SLACK, f"at most a commit interval of {COMMIT} s was not stored (and {SLACK} s for a busy machine): {max(lost):.3f} s")
         figures = [f"{name} median {statistics.median(x):.3f} s, max {max(x):.3f} s ({len(x)})"
                    for name, x in (("not committed:", lost), ("resumed within:", resumed)) if x]
         print("; ".join(figures))

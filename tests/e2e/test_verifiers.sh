@@ -36,7 +36,7 @@ PY
 notes=$TEST_TMP/notes; mkdir "$notes"
 hostile="python3 tests/e2e/hostile_verifier.py $notes"
 check "a run goes on to its end with a hostile verifier" run hostile --set reward.program="$hostile 0.2" \
-	--set reward.program_timeout=1 --set reward.program_start=2 --set reward.program_backoff=0.05 --set reward.program_retries=1 \
+	--set reward.program_timeout=1 --set reward.program_start=6 --set reward.program_backoff=0.05 --set reward.program_retries=1 \
 	--set reward.program_processes=8 --set advantage.min_group=5 --set reward.failure_budget=5
 check "it is exported" export_run hostile
 check "an error is an error on its sample, never a reward, and groups keep min_group members" \
