@@ -16,7 +16,7 @@
 enum {
 	READ_BYTES = 64 << 10,      /* taken from one pipe in one turn: who floods is read no faster */
 	LOG_LINE_BYTES = 1024,      /* longer lines of standard error are cut into such */
-	NO_PROGRAM = 126            /* sh: 126 cannot be executed, 127 not found */
+	NOT_EXECUTABLE = 126, NOT_FOUND = 127 /* as sh says; from 128 on a signal ended the program */
 };
 static const double LOOK_SECONDS = 0.02; /* between two looks at whether it has ended */
 static const double LAST_WORDS_SECONDS = 0.5; /* its output has ended and it has not, or the other way round */
@@ -266,7 +266,8 @@ bool verifier_process_ended(struct verifier_process *p, double now, const char *
 	if (p->going == 0) p->going = now;
 	if (gone) describe_status(p);
 	else snprintf(p->why, sizeof p->why, "closed its output");
-	*not_runnable = gone && WIFEXITED(p->status) && WEXITSTATUS(p->status) >= NO_PROGRAM;
+	int status = gone && WIFEXITED(p->status) ? WEXITSTATUS(p->status) : 0;
+	*not_runnable = status == NOT_EXECUTABLE || status == NOT_FOUND;
 	return (gone && silent) || now - p->going > LAST_WORDS_SECONDS;
 }
 

@@ -386,6 +386,23 @@ static void test_what_the_shell_cannot_run_is_said_at_once(void **state)
 	rig_close(&rig);
 }
 
+/* 139: the program was there, and a signal ended it before it had ever answered. */
+static void test_a_first_crash_is_no_missing_program(void **state)
+{
+	struct rig rig;
+	char command[256];
+
+	(void)state;
+	rig_open(&rig, NULL);
+	snprintf(command, sizeof command, VERIFIER("if mkdir %s/once; then exit 139; else ok; fi"), rig.dir);
+	rig.options.command = command;
+	rig.options.processes = 1;
+	run(&rig, 5, -1, 10);
+	assert_judged(&rig, -1);
+	assert_int_equal(rig.counts.restarts, 1);
+	rig_close(&rig);
+}
+
 static bool is_alive(const char *path)
 {
 	FILE *file = fopen(path, "r");
@@ -533,6 +550,7 @@ int main(void)
 		cmocka_unit_test(test_standard_error_is_logged_and_bounded),
 		cmocka_unit_test(test_a_log_says_what_is_missing),
 		cmocka_unit_test(test_what_the_shell_cannot_run_is_said_at_once),
+		cmocka_unit_test(test_a_first_crash_is_no_missing_program),
 		cmocka_unit_test(test_no_process_is_left_behind),
 		cmocka_unit_test(test_cancelled_ones_have_no_verdict),
 		cmocka_unit_test(test_time_in_which_nobody_polled_does_not_count),
