@@ -181,6 +181,17 @@ static int count_log_pages(void *context, sqlite3 *db, const char *name, int n)
 	return SQLITE_OK;
 }
 
+static int store_count_increments(struct store *store, struct err *err)
+{
+	sqlite3_stmt *rows = NULL;
+	int code = sqlite3_prepare_v2(store->db, "SELECT trajectory FROM increments", -1, &rows, NULL);
+	while (code == SQLITE_OK && sqlite3_step(rows) == SQLITE_ROW)
+		++*store_increments_of(store, (uint64_t)sqlite3_column_int64(rows, 0));
+	if (code == SQLITE_OK) /* finalize says how the steps went */
+		code = sqlite3_finalize(rows);
+	return code == SQLITE_OK ? 0 : store_fail(store, "cannot read", err);
+}
+
 /* flags: SQLITE_OPEN_CREATE or 0 */
 static int store_open_writer(struct store *store, const char *run_dir, int flags, struct err *err)
 {
@@ -191,7 +202,7 @@ static int store_open_writer(struct store *store, const char *run_dir, int flags
 		return err->code;
 	if (version == 0 ? store_schema_create(store, err) : store_schema_verify(store, err))
 		return err->code;
-	if (version != 0 && store_schema_migrate(store, version, err))
+	if (version != 0 && (store_schema_migrate(store, version, err) || store_count_increments(store, err)))
 		return err->code;
 	sqlite3_wal_hook(store->db, count_log_pages, store); /* SQLite's own would move it in the middle of a commit */
 	return store_prepare(store, err);
@@ -386,7 +397,10 @@ int store_put_increment(struct store *store, uint64_t trajectory_id, const struc
 	sqlite3_bind_int(statement, 6, segment->rank);
 	sqlite3_bind_int(statement, 7, segment->mode);
 	sqlite3_bind_int64(statement, 8, (int64_t)store_increment_checksum(segment, tokens, logprobs));
-	return store_run(store, PUT_INCREMENT, "cannot write a sample in flight to", err);
+	if (store_run(store, PUT_INCREMENT, "cannot write a sample in flight to", err))
+		return err->code;
+	++*store_increments_of(store, trajectory_id);
+	return 0;
 }
 
 int store_put_delivery(struct store *store, uint64_t batch_id, int64_t step, int64_t version, int n,

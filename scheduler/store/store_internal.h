@@ -7,7 +7,7 @@
 #include "scheduler/store/store.h"
 
 enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STORE_PATH_MAX = 4096,
-       STORE_PROMPTS_KNOWN = 256 };
+       STORE_PROMPTS_KNOWN = 256, STORE_INCREMENTS_COUNTS = 1024 /* a power of two */ };
 
 /* X(kind, column, field of struct trajectory): what a row holds beside its prompt, state, checksum and
  * arrays.  REAL columns have no declared type: SQLite would store a declared -0.0 as 0. */
@@ -65,7 +65,8 @@ enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STOR
 	X(GROUP_SIZE, "UPDATE groups SET n_samples = ?2 WHERE id = ?1") \
 	X(DROP_SAMPLES, "UPDATE trajectories SET state = 3 WHERE id BETWEEN ?1 AND ?2") \
 	X(PUT_PROMPT, "INSERT OR IGNORE INTO prompts VALUES (?1, ?2, ?3, ?4)") \
-	X(PUT_TRAJECTORY, STORE_SQL_PUT_TRAJECTORY) \
+	X(PUT_NEW_TRAJECTORY, STORE_SQL_PUT_TRAJECTORY("IGNORE")) \
+	X(PUT_TRAJECTORY, STORE_SQL_PUT_TRAJECTORY("REPLACE")) \
 	X(CLEAR_SEGMENTS, "DELETE FROM segments WHERE trajectory = ?1") \
 	X(PUT_SEGMENT, "INSERT INTO segments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)") \
 	X(CLEAR_INCREMENTS, "DELETE FROM increments WHERE trajectory = ?1") \
@@ -86,8 +87,8 @@ enum { STORE_SCHEMA = 3, STORE_SCHEMA_READ_MIN = 2 /* for reading alone */, STOR
 #define STORE_TRAJECTORY_NAMES(state) \
 	"id, prompt, " state ", checksum" TRAJECTORY_COLUMNS(STORE_COLUMN) TRAJECTORY_ARRAYS(STORE_ARRAY) \
 	TRAJECTORY_OPTIONAL_ARRAYS(STORE_ARRAY)
-#define STORE_SQL_PUT_TRAJECTORY \
-	"INSERT OR REPLACE INTO trajectories (" STORE_TRAJECTORY_NAMES("state") ") VALUES (?, ?, ?, ?" \
+#define STORE_SQL_PUT_TRAJECTORY(or_else) \
+	"INSERT OR " or_else " INTO trajectories (" STORE_TRAJECTORY_NAMES("state") ") VALUES (?, ?, ?, ?" \
 	TRAJECTORY_COLUMNS(STORE_VALUE) TRAJECTORY_ARRAYS(STORE_VALUE) TRAJECTORY_OPTIONAL_ARRAYS(STORE_VALUE) ")"
 /* Of a trajectory t: what became of its group, unless it was dropped by itself.  So a group of any size is delivered by
  * writing one row. */
@@ -115,6 +116,7 @@ struct store {
 	double seconds;            /* spent in writing */
 	int log_pages;             /* in the write-ahead log after the last commit */
 	uint64_t prompts[STORE_PROMPTS_KNOWN]; /* keys that are there, each where it hashes to */
+	uint32_t increments[STORE_INCREMENTS_COUNTS]; /* store_increments_of */
 	bool off;                  /* of what is put, only metrics are kept */
 };
 
@@ -144,6 +146,11 @@ int store_schema_create(struct store *store, struct err *err);
 
 /* store_trajectory.c */
 uint64_t store_increment_checksum(const struct segment *segment, const void *tokens, const void *logprobs);
+/* How many increments there are at most of the trajectories with this one's hash: most have none to clear. */
+static inline uint32_t *store_increments_of(struct store *store, uint64_t trajectory_id)
+{
+	return &store->increments[(trajectory_id * 0x9e3779b97f4a7c15u >> 32) % STORE_INCREMENTS_COUNTS];
+}
 /* The trajectories with ids from first to last, as store_each_trajectory. */
 int store_each_between(struct store *store, uint64_t first, uint64_t last,
                        int (*each)(void *context, const struct trajectory *trajectory, enum store_state state),

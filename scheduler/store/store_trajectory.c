@@ -38,11 +38,26 @@ static int put_prompt(struct store *store, const struct trajectory *trajectory, 
 	return 0;
 }
 
-static int put_segments(struct store *store, const struct trajectory *trajectory, struct err *err)
+static int clear_segments(struct store *store, const struct trajectory *trajectory, struct err *err)
 {
 	sqlite3_bind_int64(store->statements[CLEAR_SEGMENTS], 1, (int64_t)trajectory->id);
-	if (store_run(store, CLEAR_SEGMENTS, "cannot write segments to", err))
+	return store_run(store, CLEAR_SEGMENTS, "cannot write segments to", err);
+}
+
+static int clear_increments(struct store *store, const struct trajectory *trajectory, struct err *err)
+{
+	uint32_t *count = store_increments_of(store, trajectory->id);
+	if (*count == 0)
+		return 0;
+	sqlite3_bind_int64(store->statements[CLEAR_INCREMENTS], 1, (int64_t)trajectory->id);
+	if (store_run(store, CLEAR_INCREMENTS, "cannot write a trajectory to", err))
 		return err->code;
+	*count -= (uint32_t)sqlite3_changes(store->db);
+	return 0;
+}
+
+static int put_segments(struct store *store, const struct trajectory *trajectory, struct err *err)
+{
 	for (int i = 0; i < trajectory->n_segments; i++) {
 		const struct segment *segment = &trajectory->segments[i];
 		sqlite3_stmt *statement = store->statements[PUT_SEGMENT];
@@ -67,10 +82,10 @@ static int put_segments(struct store *store, const struct trajectory *trajectory
 	sqlite3_bind_blob64(statement, at++, trajectory->field, (size_t)trajectory->n_tokens * (bytes), \
 	                    SQLITE_STATIC);
 
-static int put_row(struct store *store, const struct trajectory *trajectory, uint64_t key, enum store_state state,
-                   struct err *err)
+static int put_row(struct store *store, enum statement which, const struct trajectory *trajectory, uint64_t key,
+                   enum store_state state, struct err *err)
 {
-	sqlite3_stmt *statement = store->statements[PUT_TRAJECTORY];
+	sqlite3_stmt *statement = store->statements[which];
 	int at = 1;
 	BIND_INT(trajectory->id)
 	BIND_INT(key)
@@ -79,12 +94,12 @@ static int put_row(struct store *store, const struct trajectory *trajectory, uin
 	TRAJECTORY_COLUMNS(BIND_COLUMN)
 	TRAJECTORY_ARRAYS(BIND_ARRAY)
 	TRAJECTORY_OPTIONAL_ARRAYS(BIND_ARRAY)
-	return store_run(store, PUT_TRAJECTORY, "cannot write a trajectory to", err);
+	return store_run(store, which, "cannot write a trajectory to", err);
 }
 
 int store_put_again(struct store *store, const struct trajectory *trajectory, enum store_state state, struct err *err)
 {
-	return store->off ? 0 : put_row(store, trajectory, prompt_key(trajectory), state, err);
+	return store->off ? 0 : put_row(store, PUT_TRAJECTORY, trajectory, prompt_key(trajectory), state, err);
 }
 
 int store_put_trajectory(struct store *store, const struct trajectory *trajectory, enum store_state state,
@@ -93,12 +108,12 @@ int store_put_trajectory(struct store *store, const struct trajectory *trajector
 	if (store->off)
 		return 0;
 	uint64_t key = prompt_key(trajectory);
-	if (put_prompt(store, trajectory, key, err) || put_row(store, trajectory, key, state, err))
+	if (put_prompt(store, trajectory, key, err) || put_row(store, PUT_NEW_TRAJECTORY, trajectory, key, state, err))
 		return err->code;
-	sqlite3_bind_int64(store->statements[CLEAR_INCREMENTS], 1, (int64_t)trajectory->id);
-	if (store_run(store, CLEAR_INCREMENTS, "cannot write a trajectory to", err))
+	bool is_new = sqlite3_changes(store->db) > 0;
+	if (!is_new && (put_row(store, PUT_TRAJECTORY, trajectory, key, state, err) || clear_segments(store, trajectory, err)))
 		return err->code;
-	return put_segments(store, trajectory, err);
+	return clear_increments(store, trajectory, err) ? err->code : put_segments(store, trajectory, err);
 }
 
 uint64_t store_increment_checksum(const struct segment *segment, const void *tokens, const void *logprobs)

@@ -193,11 +193,16 @@ static void test_what_there_is_comes_back(void **state)
 	well(store_get_delivery_metrics(store, 2, &line, &well_err));
 	assert_string_equal(line, "{\"step\":2}");
 	free(line);
-	/* Once a trajectory is put, what it got before is void. */
-	well(store_put_trajectory(store, flying, STORE_PARTIAL, &well_err));
-	int before = flying->n_tokens;
-	well(store_add_increments(store, flying, &well_err));
-	assert_int_equal(flying->n_tokens, before);
+	/* Once a trajectory is put, what it got before is void: of one that had a row and one that had none, twice. */
+	struct trajectory *both[] = { flying, fresh };
+	for (int i = 0; i < 4; i++) {
+		struct trajectory *t = both[i % 2];
+		if (i >= 2) grow(store, t, 2, 6);
+		well(store_put_trajectory(store, t, STORE_PARTIAL, &well_err));
+		int before = t->n_tokens;
+		well(store_add_increments(store, t, &well_err));
+		assert_int_equal(t->n_tokens, before);
+	}
 	well(store_close(store, &well_err));
 	trajectory_free(flying);
 	trajectory_free(fresh);
