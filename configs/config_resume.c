@@ -14,6 +14,7 @@ static const struct fixed {
 	{ "run", "seed", "it is the key of all sampling noise, also of samples that are half done" },
 	{ "run", "durability", NULL },
 	{ "model", NULL, "versions are counted from it" },
+	{ "data", "source", NULL },
 	{ "data", "prompts", "the run is at a place in them" },
 	{ "data", "prompt_key", "it decides the prompts' tokens" },
 	{ "data", "answer_key", "samples of one group must be judged alike" },
@@ -31,6 +32,7 @@ static const struct fixed {
 	{ "advantage", "estimator", "it decides how many samples a group has" },
 	{ "explore", "pool", "it decides how many samples a group has" },
 	{ "allocation", NULL, "it decides how many samples a group has" },
+	{ "trainer", "kind", NULL },
 };
 
 static const struct fixed *find_fixed(const struct option *option)
@@ -55,6 +57,10 @@ static const char *why_not(const struct config *before, const struct config *now
 	    (strstr(option->key, "format") || strcmp(option->key, "quantizer") == 0 || strcmp(option->key, "activations") == 0))
 		return "in quantized and explore mode it decides what is drawn: samples of one group must be drawn alike";
 	if (!f || f->why) return f ? f->why : NULL;
+	if (strcmp(option->section, "data") == 0)
+		return now->data.source == PROMPTS_FROM_TRAINER ? "groups of prompts from the file may be half done" : NULL;
+	if (strcmp(option->section, "trainer") == 0)
+		return now->trainer.kind == TRAINER_NONE ? "the weights and batches of the run are between it and its trainer" : NULL;
 	if (strcmp(option->section, "run") == 0)
 		return now->run.durability == DURABILITY_OFF    ? "what was stored until now would not fit what comes"
 		       : before->run.durability == DURABILITY_OFF ? "nothing was stored that could go on" : NULL;

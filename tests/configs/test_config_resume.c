@@ -29,7 +29,8 @@ static void test_what_may_change(void **state)
 		"run.steps=9", "run.dir=elsewhere", "run.commit_seconds=5", "run.durability=power", "run.keep_weights=3",
 		"data.eval_prompts=more.jsonl", "rollout.mode=exact", "speculation.drafter=suffix", "speculation.format=int4",
 		"worker.threads=7", "worker.kv_memory_mb=9", "advantage.clamp=2", "scheduler.groups_per_step=3",
-		"scheduler.asynchrony=async", "bridge.listen=tcp:127.0.0.1:0", "trainer.learning_rate=0.5", "trainer.kind=external" };
+		"scheduler.asynchrony=async", "bridge.listen=tcp:127.0.0.1:0", "trainer.learning_rate=0.5", "trainer.kind=external",
+		"data.source=both" };
 	struct err err;
 	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
 		if (change("run.name=a", sets[i], &err)) fail_msg("%s: %s", sets[i], err.text);
@@ -46,7 +47,8 @@ static void test_what_may_not(void **state)
 		{ "rollout.max_tokens=5", "drawn alike" }, { "rollout.mode=quantized", "drawn alike" },
 		{ "speculation.coupling=maximal", "decides what is drawn" }, { "worker.kv_format=bf16", "last bits" },
 		{ "reward.tolerance=1", "judged alike" }, { "advantage.estimator=grpo", "how many samples" },
-		{ "allocation.budget=9", "how many samples" } };
+		{ "allocation.budget=9", "how many samples" }, { "data.source=trainer", "half done" },
+		{ "trainer.kind=none", "between it and its trainer" } };
 	struct err err;
 	for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) {
 		assert_int_equal(change("run.name=a", sets[i][0], &err), ERR_CONFIG);
