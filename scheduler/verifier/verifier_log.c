@@ -42,9 +42,11 @@ void verifier_log_close(struct verifier_log *log)
 
 void verifier_log_line(struct verifier_log *log, int process, const char *line, size_t n_bytes, double now)
 {
-	if (now > log->filled) log->allowance += LOG_BYTES_PER_SECOND * (now - log->filled);
+	if (now > log->filled) {
+		log->allowance += LOG_BYTES_PER_SECOND * (now - log->filled);
+		log->filled = now;
+	}
 	if (log->allowance > LOG_BURST_BYTES) log->allowance = LOG_BURST_BYTES;
-	log->filled = now;
 	double cost = (double)n_bytes + 16;
 	if (log->allowance < cost || log->written + n_bytes > LOG_BYTES_MAX) {
 		log->left_out += n_bytes;

@@ -359,6 +359,10 @@ static void test_a_log_says_what_is_missing(void **state)
 	memset(line, 'a', sizeof line);
 	for (int i = 0; i < 1000; i++) verifier_log_line(log, 0, line, sizeof line, 1);
 	left_out = verifier_log_left_out(log);
+	verifier_log_line(log, 0, line, sizeof line, 0); /* the last words of one that is killed: no room comes of them */
+	verifier_log_line(log, 0, line, sizeof line, 1);
+	assert_int_equal(verifier_log_left_out(log), left_out + 2 * sizeof line);
+	left_out += 2 * sizeof line;
 	assert_in_range(left_out, 1000000 - LOG_BURST_BYTES, 1000000 - LOG_BURST_BYTES + 20000);
 	verifier_log_line(log, 0, "later", 5, 100); /* there is room again */
 	verifier_log_close(log);
