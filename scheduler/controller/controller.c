@@ -22,7 +22,6 @@
 #include "scheduler/controller/sample_context.h"
 #include "scheduler/controller/trainer_process.h"
 #include "scheduler/ranks/rank_guard.h"
-#include "trainer_bridge/server/auth.h"
 
 static const double GOODBYE_SECONDS = 10;
 enum { POLL_MS = 1 };
@@ -78,8 +77,9 @@ static bool eval_is_due(const struct controller *c)
 static void go_on(struct controller *c)
 {
 	c->phase = PHASE_EVAL; /* what a trainer wants evaluated comes first, and then this again */
-	if (c->asynchrony != ASYNCHRONY_ASYNC && controller_begin_requested(c)) return;
-	if (c->step == c->config->run.steps) begin_finish(c);
+	bool last = c->step == c->config->run.steps;
+	if ((c->asynchrony != ASYNCHRONY_ASYNC || last) && controller_begin_requested(c)) return;
+	if (last) begin_finish(c);
 	else if (c->asynchrony == ASYNCHRONY_ASYNC && c->step > 0) controller_enter(c, PHASE_WANTED);
 	else if (c->asynchrony == ASYNCHRONY_ASYNC) begin_step(c);
 	else if (c->arriving) controller_broadcast_begin(c);
@@ -94,8 +94,7 @@ int controller_write_metrics(struct controller *c, const char *json, struct err 
 	return rc ? rc : store_put_metrics(c->store, c->step, json, err);
 }
 
-/* The line of the batch that is out, once weights have come for it or another batch goes out. */
-static int write_step(struct controller *c, struct err *err)
+int controller_write_step(struct controller *c, struct err *err)
 {
 	struct step_metrics *m = &c->out;
 
@@ -117,7 +116,7 @@ static int write_step(struct controller *c, struct err *err)
 static int settle_step(struct controller *c, struct err *err)
 {
 	c->line_waits = c->server && c->config->trainer.kind != TRAINER_SIMULATED && c->out.step && !c->out.has_report;
-	return c->line_waits ? 0 : write_step(c, err);
+	return c->line_waits ? 0 : controller_write_step(c, err);
 }
 
 static int end_step(struct controller *c, struct err *err)
@@ -178,7 +177,7 @@ static bool goes_on_beside_training(const struct controller *c)
 
 static int deliver_batch(struct controller *c, struct err *err)
 {
-	int rc = write_step(c, err);
+	int rc = controller_write_step(c, err);
 
 	if (!rc) rc = controller_put_batch(c, err);
 	if (rc) return rc;
@@ -255,13 +254,17 @@ static int end_broadcast(struct controller *c, struct err *err)
 
 /* Async: weights go to the ranks as they come, and a batch is begun when the trainer asks for one.  None while a
  * version is on its way, so that a batch's version is the trainer's; and no more than it may lag are ahead of it. */
-static void advance_async(struct controller *c)
+static int advance_async(struct controller *c, struct err *err)
 {
 	bool moving = c->phase == PHASE_WANTED || c->phase == PHASE_STEP || c->phase == PHASE_TRAIN;
+	int rc = 0;
 
-	if (moving && c->arriving) controller_broadcast_begin(c);
-	else if (c->phase == PHASE_WANTED && server_wants_batch(c->server) &&
+	if (moving && c->arriving) {
+		rc = controller_announce_version(c, err);
+		if (!rc) controller_broadcast_begin(c);
+	} else if (c->phase == PHASE_WANTED && server_wants_batch(c->server) &&
 	         server_unacknowledged(c->server) <= c->config->scheduler.max_staleness) begin_step(c);
+	return rc;
 }
 
 static void begin_work(struct controller *c)
@@ -300,9 +303,10 @@ static int advance(struct controller *c, struct err *err)
 	if (rc) return rc;
 	if (c->broadcasting) {
 		for (int r = 1; r < c->n_ranks; r++) all = all && (c->ranks[r].updated || !rank_serves(&c->ranks[r]));
-		return all ? end_broadcast(c, err) : 0;
+		return all && !controller_scores_keeping(c) ? end_broadcast(c, err) : 0;
 	}
-	if (c->asynchrony == ASYNCHRONY_ASYNC) advance_async(c);
+	if (c->asynchrony == ASYNCHRONY_ASYNC) rc = advance_async(c, err);
+	if (rc) return rc;
 	bool waits = c->phase == PHASE_TRAIN || c->phase == PHASE_WANTED;
 	if (waits && !c->broadcasting && !c->arriving && controller_begin_requested(c)) return 0;
 	switch (c->phase) {
@@ -357,39 +361,6 @@ int controller_on_message(struct controller *c, const struct transport_message *
 	return rc;
 }
 
-static void peer_joined(void *context, const char *name)
-{
-	struct controller *c = context;
-	c->last_progress = clock_seconds();
-	if (c->config->trainer.kind == TRAINER_EXTERNAL) progress_note("trainer '%s' has joined", name);
-}
-
-static void peer_left(void *context, const char *name, const char *why)
-{
-	struct controller *c = context;
-	if (c->phase != PHASE_FINISH && c->phase != PHASE_OVER)
-		progress_note("trainer '%s' has left (%s); its unacknowledged batches are kept for its return", name, why);
-}
-
-static void batch_acked(void *context, uint64_t batch_id)
-{
-	struct controller *c = context;
-	struct err err;
-	c->last_progress = clock_seconds();
-	if (store_ack_delivery(c->store, batch_id, &err) || controller_flush(c, &err)) progress_note("the acknowledgement of batch %" PRIu64 " was not stored: %s", batch_id, err.text);
-}
-
-static void on_report(void *context, const struct trainer_report *report)
-{
-	struct controller *c = context;
-	struct err err;
-	c->last_progress = clock_seconds();
-	if (report->step != c->out.step) return; /* of a batch whose line is already written */
-	c->out.report = *report;
-	c->out.has_report = true;
-	if (c->line_waits && write_step(c, &err)) progress_note("metrics of step %" PRId64 ": %s", report->step, err.text);
-}
-
 /* ---- the loop ---- */
 
 static int watch(struct controller *c, struct err *err)
@@ -426,6 +397,10 @@ static int loop(struct controller *c, struct err *err)
 		}
 		if (c->server && !c->restoring) server_poll(c->server, busy || is_sending(c) ? 0 : POLL_MS);
 		else if (!busy) clock_sleep_ms(POLL_MS);
+		if (!rc && c->failed.code) {
+			*err = c->failed;
+			rc = err->code;
+		}
 		if (!rc) rc = controller_rewards_turn(c, err);
 		controller_answer_scores(c);
 		controller_watch_streams(c);
@@ -436,36 +411,11 @@ static int loop(struct controller *c, struct err *err)
 		controller_live_turn(c);
 		if (!rc) rc = controller_do_actions(c, err); /* ranks may have been given up */
 	}
-	if (!rc && c->line_waits) rc = write_step(c, err); /* no report has come */
+	if (!rc && c->line_waits) rc = controller_write_step(c, err); /* no report has come */
 	return rc ? rc : controller_flush(c, err);
 }
 
 /* ---- opening and closing ---- */
-
-static int open_bridge(struct controller *c, struct err *err)
-{
-	const struct config *config = c->config;
-	char *secret;
-
-	if (config->trainer.kind == TRAINER_NONE) return 0;
-	int rc = auth_secret_read(&secret, config->bridge.secret_file, err);
-	if (rc) return rc;
-	char *listen = run_directory_expand(config->bridge.listen, c->run_dir);
-	struct server_options options = { .listen = listen, .secret = secret,
-		.frame_bytes_max = (size_t)config->bridge.frame_bytes_max, .credits_max = (int)config->bridge.credits,
-		.run_id = c->run_id, .model = c->in->model, .model_dir = config->model.path,
-		.watch_dir = config->weights.watch_dir[0] ? config->weights.watch_dir : NULL, .version = c->stored.version,
-		.versions_lost = c->stored.version - c->stored.kept };
-	struct server_callbacks callbacks = { .context = c, .peer_joined = peer_joined, .peer_left = peer_left,
-		.batch_acked = batch_acked, .weights_arrived = controller_weights_arrived, .report = on_report,
-		.weights = controller_weights_observer(c) };
-	rc = server_open(&c->server, &options, &callbacks, err);
-	free(listen);
-	free(secret);
-	if (!rc && (config->trainer.kind == TRAINER_REFERENCE || config->trainer.kind == TRAINER_SIMULATED))
-		rc = controller_start_trainer(c, err);
-	return rc;
-}
 
 static int start_ranks(struct controller *c, struct err *err)
 {
@@ -511,7 +461,7 @@ static int controller_open(struct controller *c, struct err *err)
 	c->lengths = length_estimate_open();
 	c->ranks = xcalloc((size_t)c->n_ranks, sizeof *c->ranks);
 	if (!rc) rc = controller_live_open(c, err);
-	if (!rc) rc = open_bridge(c, err);
+	if (!rc) rc = controller_bridge_open(c, err);
 	if (!rc) rc = controller_rewards_open(c, err);
 	if (!rc && c->in->resume_dir) rc = controller_resume(c, err);
 	if (!rc) rc = start_ranks(c, err);

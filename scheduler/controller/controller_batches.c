@@ -8,7 +8,7 @@
 /* Forget what was delivered. */
 void controller_release_delivered(struct controller *c)
 {
-	for (int i = 0; i < c->n_delivered; i++) group_table_remove(c->groups, c->delivered[i]);
+	for (int i = 0; i < c->n_delivered; i++) controller_forget_group(c, c->delivered[i]);
 	c->n_delivered = c->n_streamed = 0;
 }
 

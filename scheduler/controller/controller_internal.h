@@ -148,6 +148,7 @@ struct controller {
 	bool status_lost;                /* it cannot be written */
 	char *out_line;                  /* what was stored of the line of `out`, owned; NULL: it is all here */
 	int trainer_restarts;            /* since the last version */
+	struct err failed;               /* the first thing that a callback of the server could not store; code 0: nothing */
 	bool draining;                   /* what comes back now goes to the store and nowhere else */
 };
 
@@ -160,6 +161,7 @@ int controller_on_recalled(struct controller *c, int rank, const struct message_
 /* Those samples of g that are not there yet, fresh. */
 void controller_open_samples(struct controller *c, struct live_group *g, const struct prompt *prompt, int32_t epoch);
 void controller_drop_kv(struct controller *c); /* the weights have changed */
+void controller_forget_group(struct controller *c, uint64_t id); /* it leaves the table, with all that it holds */
 
 /* The group's members have all that they will get: advantages, and whether it is worth sending. */
 int controller_score_group(struct controller *c, struct live_group *g, struct err *err);
@@ -263,6 +265,8 @@ int controller_save(struct controller *c, struct live_group *g, int sample, enum
 int controller_flush(struct controller *c, struct err *err); /* commits */
 /* The current version, which the ranks have just got: on record, and its weights are kept. */
 int controller_keep_version(struct controller *c, struct err *err);
+/* Its number is on record from here on: async, ranks draw with a version before the last of them has it. */
+int controller_announce_version(struct controller *c, struct err *err);
 /* Now and then: commit, and hear of weights that have been written. */
 int controller_keep_poll(struct controller *c, struct err *err);
 /* The last version is kept, unless somebody is in a hurry. */
@@ -320,7 +324,12 @@ int controller_drain(struct controller *c, struct err *err);
 
 /* controller.c */
 int controller_write_metrics(struct controller *c, const char *json, struct err *err);
+/* The line of the batch that is out, once weights have come for it or another batch goes out. */
+int controller_write_step(struct controller *c, struct err *err);
 int controller_on_message(struct controller *c, const struct transport_message *m, struct err *err);
 void controller_enter(struct controller *c, enum phase phase);
+
+/* controller_bridge.c */
+int controller_bridge_open(struct controller *c, struct err *err); /* and the reference trainer, where it is wanted */
 
 #endif

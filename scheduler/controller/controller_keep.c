@@ -77,6 +77,14 @@ int controller_flush(struct controller *c, struct err *err)
 	return rc ? rc : store_flush(c->store, err);
 }
 
+int controller_announce_version(struct controller *c, struct err *err)
+{
+	const struct weights_log *log = c->arriving;
+
+	int rc = store_put_version(c->store, log->version, c->step, 0, 2 * log->weights.n_elements, err);
+	return rc ? rc : controller_flush(c, err);
+}
+
 int controller_keep_version(struct controller *c, struct err *err)
 {
 	const struct weights *weights = &c->current->weights;

@@ -289,7 +289,7 @@ int controller_end_requested(struct controller *c, struct err *err)
 	if (e->ticket) server_answer_evaluation(c->server, e->ticket, c->version, samples, n);
 	else remove_evaluation(desk, e);
 	free(samples);
-	while (c->n_delivered > desk->n_held) group_table_remove(c->groups, c->delivered[--c->n_delivered]);
+	while (c->n_delivered > desk->n_held) controller_forget_group(c, c->delivered[--c->n_delivered]);
 	return rc;
 }
 
@@ -334,6 +334,11 @@ void controller_answer_scores(struct controller *c)
 void controller_scores_keep(struct controller *c, int64_t version, const struct weights *weights)
 {
 	if (c->desk && c->desk->scores) score_service_keep(c->desk->scores, version, weights);
+}
+
+bool controller_scores_keeping(const struct controller *c)
+{
+	return c->desk && c->desk->scores && score_service_keeping(c->desk->scores);
 }
 
 /* ---- opening and closing ---- */

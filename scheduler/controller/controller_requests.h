@@ -39,6 +39,8 @@ int controller_end_requested(struct controller *c, struct err *err);
 
 void controller_answer_scores(struct controller *c); /* those that are ready */
 void controller_scores_keep(struct controller *c, int64_t version, const struct weights *weights);
+/* The version before is still being written: the next one waits for that (weights.keep_versions). */
+bool controller_scores_keeping(const struct controller *c);
 /* Scores are still being computed. */
 bool controller_has_requests(const struct controller *c);
 int controller_prompts_waiting(const struct controller *c);

@@ -86,6 +86,14 @@ void controller_drop_kv(struct controller *c)
 		for (int i = 0; i < g->n_samples; i++) kv_drop(c, &g->kv[i]);
 }
 
+void controller_forget_group(struct controller *c, uint64_t id)
+{
+	struct live_group *g = group_table_find(c->groups, id);
+
+	for (int i = 0; i < g->n_samples; i++) kv_drop(c, &g->kv[i]);
+	group_table_remove(c->groups, id);
+}
+
 static int lease_sample(struct controller *c, const struct action *a, struct err *err)
 {
 	struct live_group *g = group_table_find(c->groups, a->group);
@@ -181,9 +189,9 @@ static int drop_group(struct controller *c, uint64_t id, struct err *err)
 	controller_rewards_forget(c, g);
 	for (int i = 0; i < g->n_samples && !rc; i++)
 		if (g->unsaved[i] || trajectory_response_length(g->samples[i]) > 0) rc = store_put_trajectory(c->store, g->samples[i], STORE_DROPPED, err);
-	if (!rc) rc = store_group_state(c->store, id, STORE_DROPPED, c->step, err);
+	if (!rc) rc = store_group_state(c->store, id, STORE_DROPPED, STORE_NO_STEP, err);
 	controller_return_prompt(c, g);
-	group_table_remove(c->groups, id);
+	controller_forget_group(c, id);
 	return rc;
 }
 
@@ -240,7 +248,7 @@ int controller_score_group(struct controller *c, struct live_group *g, struct er
 	for (int i = 0; i < g->n_samples && !rc && !keep; i++) rc = controller_save(c, g, i, STORE_DROPPED, err);
 	if (!rc && keep && !g->eval) rc = controller_save_group(c, g, err);
 	if (!rc) rc = store_group_state(c->store, id, keep ? STORE_DONE : STORE_DROPPED, step_in_making(c), err);
-	if (!rc && !keep) group_table_remove(c->groups, id);
+	if (!rc && !keep) controller_forget_group(c, id);
 	scheduler_on_group_scored(c->scheduler, id, keep);
 	return rc;
 }

@@ -72,6 +72,12 @@ static void describe_trainer(const struct controller *c, char *text, size_t size
 		snprintf(text + used, size - used, "; the trainer (process %ld) is stopped by a signal", (long)c->trainer);
 }
 
+static void describe_keeping(char *text, size_t size)
+{
+	size_t used = strlen(text);
+	snprintf(text + used, size - used, "; the version before is still being written (weights.keep_versions)");
+}
+
 static void describe_verifiers(const struct controller *c, char *text, size_t size)
 {
 	char judged[160] = "";
@@ -93,6 +99,7 @@ int controller_waits_check(struct controller *c, struct err *err)
 	if (waited <= limit && waited <= c->report_after) return 0;
 	if (trainer) describe_trainer(c, text, sizeof text);
 	else describe_ranks(c, text, sizeof text);
+	if (c->broadcasting && controller_scores_keeping(c)) describe_keeping(text, sizeof text);
 	if (c->verifiers) describe_verifiers(c, text, sizeof text);
 	if (waited > limit)
 		return err_set(err, ERR_TIMEOUT, "nothing has happened for %.0f s (%s) while waiting for %s%s", waited,

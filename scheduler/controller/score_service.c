@@ -117,7 +117,7 @@ static int need_policy(struct score_service *s, int64_t version, struct err *err
 
 static void finish(struct score_service *s, struct job *job, int rc, const struct err *err);
 
-/* The controller waits for the version before to be kept, and shall not wait for scores. */
+/* The next version waits for the one before to be kept, and shall not wait for scores. */
 static void keep_what_waits(struct score_service *s)
 {
 	struct err err;
@@ -260,6 +260,14 @@ static void ask(struct score_service *s, struct job *job)
 	}
 	pthread_cond_signal(&s->asked);
 	pthread_mutex_unlock(&s->lock);
+}
+
+bool score_service_keeping(struct score_service *s)
+{
+	pthread_mutex_lock(&s->lock);
+	bool keeping = s->n_keeping > 0;
+	pthread_mutex_unlock(&s->lock);
+	return keeping;
 }
 
 void score_service_keep(struct score_service *s, int64_t version, const struct weights *weights)

@@ -27,7 +27,9 @@ int score_service_open(struct score_service **service, const struct config *conf
                        const char *run_dir, struct err *err);
 void score_service_close(struct score_service *service); /* what is asked for is not answered any more */
 
-/* Keep this version; copied.  Waits while the one before is still being kept. */
+/* One that was to be kept is not kept yet. */
+bool score_service_keeping(struct score_service *service);
+/* Keep this version; copied.  Waits while the one before is being kept, so who must not wait asks first. */
 void score_service_keep(struct score_service *service, int64_t version, const struct weights *weights);
 void score_service_ask(struct score_service *service, uint64_t ticket, int64_t version,
                        const struct request_sequence *sequences, int n, const struct sampling_options *sampling);

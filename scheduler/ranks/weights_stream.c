@@ -193,6 +193,14 @@ bool weights_stream_done(const struct weights_stream *stream)
 	return true;
 }
 
+size_t weights_stream_backlog(const struct weights_stream *stream, const struct transport *transport)
+{
+	size_t n = 0;
+
+	for (int i = 0; i < stream->n_children; i++) n += transport_backlog(transport, stream->children[i].rank);
+	return n;
+}
+
 int weights_stream_drop(struct weights_stream *stream, struct transport *transport, struct message_writer *writer,
                         struct err *err)
 {

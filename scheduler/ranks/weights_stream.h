@@ -51,6 +51,8 @@ int weights_stream_pump(struct weights_stream *stream, struct transport *transpo
                         size_t chunk_bytes, struct err *err);
 /* The log is committed and all of it is with the children, or queued to them. */
 bool weights_stream_done(const struct weights_stream *stream);
+/* Bytes that are queued to the children. */
+size_t weights_stream_backlog(const struct weights_stream *stream, const struct transport *transport);
 /* Tells the children that none of it counts. */
 int weights_stream_drop(struct weights_stream *stream, struct transport *transport, struct message_writer *writer,
                         struct err *err);

@@ -51,6 +51,8 @@ int store_put_group(struct store *store, uint64_t group_id, const char *prompt_i
                     int32_t n_samples, bool eval, uint64_t ordinal, struct err *err);
 /* It has more samples than it was put with. */
 int store_group_size(struct store *store, uint64_t group_id, int32_t n_samples, struct err *err);
+/* Of a group that was given up: no filter of a step dropped it. */
+enum { STORE_NO_STEP = -1 };
 /* Of the group, and with DELIVERED and DROPPED of its stored trajectories. */
 int store_group_state(struct store *store, uint64_t group_id, enum store_state state, int64_t step,
                       struct err *err);

@@ -69,6 +69,7 @@ int store_read_progress(struct store *store, struct store_progress *progress, st
 	int rc = read_run_id(store, progress->run_id, err);
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers && !rc; i++)
 		rc = read_number(store, numbers[i].sql, 0, numbers[i].value, err);
+	/* by a filter of the step: those that were given up have STORE_NO_STEP */
 	if (!rc) rc = read_number(store, "SELECT count(*) FROM groups WHERE NOT eval AND state = 3 AND step > ?1",
 	                          progress->step, &dropped, err);
 	_Static_assert(STORE_PARTIAL == 0 && STORE_DONE == 1 && STORE_DELIVERED == 2 && STORE_DROPPED == 3, "as in the SQL here");

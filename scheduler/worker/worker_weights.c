@@ -8,6 +8,8 @@
 #include "scheduler/ranks/weights_stream.h"
 #include "trainer_bridge/wire/checksum.h"
 
+static const double STUCK_SECONDS = 1; /* children that take nothing for so long are not worth a core */
+
 struct worker_weights {
 	const struct config *config;
 	struct draft_options draft;
@@ -22,6 +24,8 @@ struct worker_weights {
 	struct policy_maker *maker;
 	struct weights_log *log;     /* of the newest stream, until its children have it */
 	struct weights_stream *stream;
+	size_t backlog;              /* to its children when it was pumped last */
+	double moved;                /* when that was something else */
 	double seconds;
 };
 
@@ -179,6 +183,12 @@ int worker_weights_pump(struct worker_weights *ww, bool *busy, struct err *err)
 		weights_log_close(ww->log);
 		ww->stream = NULL;
 		ww->log = NULL;
-	} else if (!ww->open) *busy = true;
+	} else if (!ww->open) {
+		size_t backlog = weights_stream_backlog(ww->stream, ww->transport);
+		double now = clock_seconds();
+		if (backlog != ww->backlog) ww->moved = now;
+		ww->backlog = backlog;
+		*busy = now - ww->moved < STUCK_SECONDS;
+	}
 	return rc;
 }

@@ -139,3 +139,10 @@ served expired 3 --set run.steps=4 --set scheduler.stale_action=drop --set sched
 judge expired "groups that get too old in flight are called back and given up, none is delivered" \
 	'len(m) == 4 and sum(x["staleness/cancelled_samples"] for x in m) > 0
 	 and sum(x["staleness/dropped_groups"] for x in m) > 0 and max(x["staleness/max"] for x in m) <= 1'
+
+python3 -B tests/e2e/version_on_record.py "$DRUMROLL" "$TEST_TMP/on_record"
+case $? in
+0) echo "ok a version's number is on record before it is drawn with" ;;
+77) echo "skip a version's number is on record before it is drawn with: the ranks were never apart" ;;
+*) tail -n 3 "$TEST_TMP/on_record.log"; echo "not ok a version's number is on record before it is drawn with" ;;
+esac

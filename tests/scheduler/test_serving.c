@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 /* cmocka needs the headers above */
 #include <cmocka.h>
 
@@ -247,6 +248,42 @@ static void test_evaluations_change_no_training(void **state)
 	train("one_step_off", true, with);
 }
 
+/* Some 0.3 s; under a sanitizer a sixteenth of them takes longer. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define EVAL_SAMPLES "eval.samples=4"
+#else
+#define EVAL_SAMPLES "eval.samples=64"
+#endif
+
+/* The run's own is the last thing that it does. */
+static void test_an_evaluation_that_is_asked_for_during_the_last_one_is_answered(void **state)
+{
+	static const char *const modes[] = {"scheduler.asynchrony=sync", "scheduler.asynchrony=async"};
+	const struct request_settings drawn = {.has_samples = true, .samples = 3};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		const char *const settings[] = {"run.steps=1", "scheduler.groups_per_step=4", modes[i], EVAL_SAMPLES,
+		                                "data.eval_prompts=configs/quickstart/heldout.jsonl", "eval.limit=16", NULL};
+		struct client_batch batch, result;
+		struct live_run run;
+		struct err err;
+		int64_t id;
+		live_run_start(&run, settings);
+		struct client *client = live_run_connect(&run, NULL);
+		good(client_pull(client, &batch, WAIT_SECONDS, &err));
+		client_batch_free(&batch);
+		good(client_ack(client, 1, &err));
+		push(client, 1);
+		nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+		good(client_evaluate_begin(client, NULL, 0, &drawn, &id, &err));
+		good(client_evaluate_end(client, id, &result, WAIT_SECONDS, &err));
+		check_evaluation(&result, 48, 1);
+		client_batch_free(&result);
+		finish(&run, client);
+	}
+}
+
 /* ---- scores ---- */
 
 static void score_batch(struct client *client, const struct client_batch *batch, int64_t version, bool same)
@@ -352,6 +389,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_submitted_prompts_come_back),
 		cmocka_unit_test(test_evaluations_change_no_training),
+		cmocka_unit_test(test_an_evaluation_that_is_asked_for_during_the_last_one_is_answered),
 		cmocka_unit_test(test_scores_are_those_on_record),
 	};
 	struct err err;
