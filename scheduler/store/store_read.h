@@ -63,7 +63,7 @@ void stored_batch_free(struct stored_batch *batch);
 /* A sample without its tokens; reals it has not are NAN. */
 struct stored_sample {
 	uint64_t id, group_id;
-	int64_t step;           /* in which its group was delivered, evaluated or dropped; -1: none of these */
+	int64_t step;           /* in which its group was delivered, evaluated or dropped; -1: none of these, or given up */
 	bool eval, pivot;
 	enum store_state state;
 	int32_t n_response;     /* tokens; without what came in flight since */
